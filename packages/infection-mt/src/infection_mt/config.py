@@ -124,7 +124,9 @@ class DataConfig(Section):
 
     infected_dir: Path | None = None  # folder scanned for *.tif*; required without a manifest
     uninfected_dir: Path | None = None
-    manifest: Path | None = None  # new: CSV with file, condition and optionally plate, well, position, onset, split
+    manifest: Path | None = (
+        None  # new: CSV with file, condition and optionally plate, well, position, onset, split
+    )
     infected_label: int = 1
     uninfected_label: int = 0
     split_ratios: tuple[float, float, float] = (0.7, 0.15, 0.15)  # train, val, test
@@ -202,6 +204,7 @@ class TrainingConfig(Section):
     epochs: Positive = 10
     amp: bool = True  # mixed precision on CUDA
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"  # new: auto = bf16 or fp16 on CUDA if amp
+    fp32_evaluation: bool = False  # new: evaluate without mixed precision, as the original did
     grad_clip: Annotated[float, Field(ge=0)] | None = None  # largest gradient norm; null or 0 = off
     checkpoint_dir: Path | None = None  # used by train.py only
     k_folds: Positive | None = None  # train.py's name of cv.num_folds
