@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from infection_mt import evaluation
 from infection_mt.config import Config
 from infection_mt.data.loading import evaluation_batches, iterate_batches, normalise
-from infection_mt.data.prepare import table_targets
+from infection_mt.data.prepare import table_targets, time_settings
 from infection_mt.data.table import FrameTable
+from infection_mt.targets import clamp_hours
 
 
 @torch.inference_mode()
@@ -44,32 +46,61 @@ def predict_table(
         if outputs.time is not None:
             times.append(outputs.time.float().cpu())
     model.train(was_training)
+    hours = torch.cat(times).numpy()[:, 0] if times else None
+    if hours is not None and config.multitask.clamp_predictions:
+        hours = clamp_hours(hours, time_settings(config).clamp_range)
     return evaluation.Predictions.from_outputs(
-        table,
-        logits=torch.cat(logits).numpy() if logits else None,
-        time=torch.cat(times).numpy()[:, 0] if times else None,
-        time_target=table_targets(config, table),
-        infected_class=config.data.infected_label,
-        clamp=config.multitask.clamp_range if config.multitask.clamp_predictions else None,
+        infected_columns(torch.cat(logits).numpy(), config) if logits else None,
+        hours,
+        table.infected(),
+        table_targets(config, table),
+        metadata=[table.metadata(i) for i in range(len(table))],
     )
+
+
+def infected_columns(logits: NDArray[np.float32], config: Config) -> NDArray[np.float64]:
+    """Return [N, 2] logits (uninfected, infected) of any number of declared classes.
+
+    The odds of the infected class against all others stay what the softmax says; a single logit stays [N, 1].
+
+    Args:
+        logits: [N, C].
+        config: Names the infected class by ``data.infected_label``.
+    """
+    z = logits.astype(np.float64)
+    if z.shape[1] == 1:
+        return z
+    infected = config.data.infected_label
+    others = np.delete(z, infected, axis=1)
+    return np.stack([np.logaddexp.reduce(others, axis=1), z[:, infected]], axis=1)
 
 
 def score(
     predictions: evaluation.Predictions, config: Config, time_scale: float, threshold: float = 0.5
 ) -> dict[str, float]:
-    """Return the metrics of the run's task (spec 6.4 order for the multi-task model)."""
-    m = config.multitask
-    return evaluation.evaluate(
-        predictions,
-        task=config.task.type,
+    """Return the metrics of the run's task (spec 6.4 order for the multi-task model).
+
+    Args:
+        predictions: Outputs and truth.
+        config: Task and weights.
+        time_scale: Hours at which the time part of ``combined`` is 0.
+        threshold: Decision on P(infected).
+    """
+    p, m, faithful = predictions, config.multitask, bool(config.metrics.faithful_auc)
+    logits = np.stack([np.zeros(len(p)), p.logit], axis=1)
+    if config.task.type == "regression":
+        return evaluation.evaluate_regression(p.time, p.label, p.time_target, faithful=faithful)
+    if config.task.type == "classification":
+        found = evaluation.evaluate_classification(logits, p.label, threshold=threshold, faithful=faithful)
+        return {f"cls_{name}": value for name, value in found.items()}
+    return evaluation.evaluate_multitask(
+        logits,
+        p.time,
+        p.label,
+        p.time_target,
         classification_weight=m.classification_weight,
         regression_weight=m.regression_weight,
         time_scale_hours=time_scale,
-        faithful_auc=bool(config.metrics.faithful_auc),
+        faithful_auc=faithful,
         threshold=threshold,
     )
-
-
-def metric_line(metrics: Mapping[str, float]) -> str:
-    """Return the original's log form, ``name:0.1234 | …``."""
-    return " | ".join(f"{name}:{value:.4f}" for name, value in metrics.items())

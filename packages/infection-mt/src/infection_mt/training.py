@@ -27,7 +27,7 @@ from infection_mt.data.frames import Augmentation
 from infection_mt.data.loading import iterate_batches, normalise
 from infection_mt.data.prepare import RunData, plain_config, prepare_data, table_targets, time_settings
 from infection_mt.data.table import FrameTable
-from infection_mt.inference import metric_line, predict_table, score
+from infection_mt.inference import predict_table, score
 from infection_mt.losses import (
     LossTerms,
     UncertaintyWeighting,
@@ -309,7 +309,7 @@ class Trainer:
             trained = self.train_epoch(epoch, stop)
             logger.info("train_e%d - %s", epoch, " | ".join(f"{k}: {v:.4f}" for k, v in trained.items()))
             validated = self.evaluate(self.predict("val"))
-            logger.info("val: %s", metric_line(validated))
+            logger.info(evaluation.format_metrics("val", validated))
             if self.scheduler is not None:
                 self.scheduler.step()
             row |= {f"train_{key}": value for key, value in trained.items()}
@@ -468,7 +468,7 @@ def train_run(
         for warning in data.warnings:
             logger.warning(warning)
         for name, table in data.tables.items():
-            logger.info("%s: %d stacks, %d frames", name, len(data.split[name]), len(table))
+            logger.info("%s: %d stacks, %d frames", name, len(data.split.sides()[name]), len(table))
         trainer = Trainer(config, data, run, options, seed=fold_seed(config, fold_index))
         sink = open_logger(
             config.logging.logger, run.path, project="infection-mt", config=plain_config(config)

@@ -86,14 +86,24 @@ def prepare_data(
         ValueError: A split is empty or divides a group; the message says which and what to change.
     """
     config = config.resolved()
-    stacks = stacks if stacks is not None else load_stacks(config.data)
-    split = make_split(stacks, config, fold_index=fold_index)
+    stacks = stacks if stacks is not None else load_stacks(config.data, cache_folder(config))
+    overlaps = find_overlaps(stacks, config)
+    split = make_split(
+        stacks,
+        config.data.split_ratios,
+        config.data.split_seed,
+        num_folds=config.cv.num_folds if fold_index is not None else 1,
+        fold_index=fold_index or 0,
+        test=config.cv.test or "rotating",
+        group=config.split.group,
+        linked=[(pair.a, pair.b) for pair in overlaps] if config.split.overlap == "group" else (),
+    )
     frames = config.data.frames.model_dump(exclude_unset=True) if config.data.frames is not None else None
     settings = time_settings(config)
     tables: dict[str, FrameTable] = {}
     for name in SPLITS:
         table = build_table(
-            split[name],
+            split.sides()[name],
             resolve_policy(frames, name),
             pre_onset=config.multitask.pre_onset or "exclude",
             onset_hour=settings.onset_hour,
@@ -104,13 +114,13 @@ def prepare_data(
             table = table.subset(table.infected() == bool(settings.target_class))
         if len(table) == 0:
             raise ValueError(
-                f"data.frames: no frame of the {len(split[name])} {name} stacks falls into the chosen windows "
+                f"data.frames: no frame of the {len(split.sides()[name])} {name} stacks falls into the chosen windows "
                 f"({resolve_policy(frames, name).summary()}); widen the windows or check frames_per_hour"
             )
         tables[name] = table
     if store is None:
         store = FrameStore(stacks, config.data, cache_folder(config))
-    warnings = tuple(confounding(stacks)) + tuple(split.warnings)
+    warnings = (*confounding(stacks), *overlap_warnings(overlaps, split))
     return RunData(split, tables, store, warnings)
 
 

@@ -1,0 +1,144 @@
+"""k-fold cross-validation, seed repeats, and what is said of them together (spec 3.4, 6.6, 8.3, 8.12)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medshared.files import read_json, write_json
+from medshared.metrics.statistics import fold_summary
+from medshared.report import Report
+from medshared.runs import RunDirectory
+
+from infection_mt import ensemble, evaluation, windows
+from infection_mt.config import Config
+from infection_mt.data.dataset import FrameStore
+from infection_mt.data.prepare import cache_folder, plain_config, prepare_data
+from infection_mt.data.stacks import load_stacks
+from infection_mt.training import RunOptions, train_run
+
+logger = logging.getLogger(__name__)
+
+
+def cross_validate(
+    config: Config, folder: Path, options: RunOptions, *, command: Sequence[str] | None = None, only: int | None = None
+) -> dict[str, Any] | None:
+    """Train and test ``cv.num_folds`` folds, then write their summary.
+
+    Args:
+        config: ``cv.test`` ``rotating`` tests every stack once; ``fixed`` keeps the original's one test set, whose
+            spread over folds says nothing about new wells.
+        folder: Receives ``fold_1`` … ``fold_k``, ``cv_summary.json`` and the rest.
+        options: Device, resume, downloads.
+        command: For the record.
+        only: Train this fold alone (0-based), as a job of an array; the summary is written when all are there.
+
+    Returns:
+        What ``cv_summary.json`` holds, or None while folds are missing.
+    """
+    config = config.resolved()
+    stacks = load_stacks(config.data, cache_folder(config))
+    store = FrameStore(stacks, config.data, cache_folder(config))
+    folds = range(config.cv.num_folds) if only is None else [only]
+    for index in folds:
+        run_folder = folder / f"fold_{index + 1}"
+        if options.resume and RunDirectory(run_folder).is_complete:
+            logger.info("fold %d is complete", index + 1)
+            continue
+        data = prepare_data(config, fold_index=index, stacks=stacks, store=store)
+        train_run(config, run_folder, options, data=data, fold_index=index, command=command)
+    runs = [folder / f"fold_{index + 1}" for index in range(config.cv.num_folds)]
+    if not all(RunDirectory(run).is_complete for run in runs):
+        return None
+    return summarise_folds(config, folder, runs)
+
+
+def repeat_seeds(config: Config, folder: Path, options: RunOptions, seeds: Sequence[int]) -> dict[str, Any]:
+    """Train the same split with several seeds and average their predictions.
+
+    Args:
+        config: One run's configuration; its seed is replaced.
+        folder: Receives ``seed_<s>`` and ``ensemble``.
+        options: Device, resume, downloads.
+        seeds: One run each.
+
+    Returns:
+        The ensemble's results.
+    """
+    runs = []
+    for seed in seeds:
+        run_folder = folder / f"seed_{seed}"
+        if not (options.resume and RunDirectory(run_folder).is_complete):
+            train_run(config.model_copy(update={"seed": seed}), run_folder, options)
+        runs.append(run_folder)
+    return ensemble.evaluate_ensemble(runs, folder / "ensemble", config)
+
+
+def summarise_folds(config: Config, folder: Path, runs: Sequence[Path]) -> dict[str, Any]:
+    """Write ``cv_summary.json``, the temporal aggregate, its picture and ``report.html`` from finished folds."""
+    results = [read_json(run / "results.json") for run in runs]
+    predictions = [evaluation.Predictions.load(run) for run in runs]
+    folds = [{key: r[key] for key in ("fold_index", "best_val_metric", "test_metrics")} for r in results]
+    summary: dict[str, Any] = {
+        "num_folds": len(runs),
+        "fold_results": folds,
+        "aggregated_metrics": aggregate([fold["test_metrics"] for fold in folds]),
+        "test": config.cv.test,
+        "config": plain_config(config),
+    }
+    if config.cv.test == "rotating":
+        pooled = evaluation.concatenate(predictions)
+        summary["pooled"] = evaluation.summary_of(pooled, config)
+        pooled.save(folder)
+    else:
+        summary["ensemble"] = ensemble.evaluate_ensemble(runs, folder / "ensemble", config)["test_metrics"]
+    temporal = _temporal(config, predictions)
+    write_json(folder / "cv_temporal_metrics.json", temporal)
+    from infection_mt.analysis.plots import temporal_generalization
+
+    picture = temporal_generalization(temporal, folder / "cv_temporal_generalization.png")
+    _report(config, summary, picture).write(folder / "report.html")
+    write_json(folder / "cv_summary.json", summary)
+    return summary
+
+
+def aggregate(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """Return mean, population std, min, max and values of each metric over folds; undefined values are left out."""
+    names = [name for name in metrics[0] if all(name in fold for fold in metrics)]
+    table = {}
+    for name in names:
+        values = [fold[name] for fold in metrics]
+        defined = [float(value) for value in values if value is not None]
+        if defined:
+            table[name] = {**fold_summary(defined), "values": values}
+    return table
+
+
+def _temporal(config: Config, predictions: Sequence[evaluation.Predictions]) -> dict[str, Any]:
+    w = config.windows
+    per_fold = [windows.windowed_metrics_for(p, w) for p in predictions]
+    aggregated = windows.aggregate_windows(per_fold)
+    return {"num_folds": len(predictions), **aggregated, "window_size": w.size_hours, "stride": w.stride_hours}
+
+
+def _report(config: Config, summary: Mapping[str, Any], picture: Path) -> Report:
+    report = Report(f"{config.experiment_name}: {summary['num_folds']}-fold cross-validation")
+    if config.cv.test == "fixed":
+        report.warning(
+            "All folds share one test set: the spread over folds is training noise and says nothing about new wells."
+        )
+    rows = {
+        name: {"mean": s["mean"], "std": s["std"], "min": s["min"], "max": s["max"]}
+        for name, s in summary["aggregated_metrics"].items()
+    }
+    report.section("Metrics over folds")
+    report.table(
+        [["metric", "mean", "std", "min", "max"], *[[n, *(f"{v:.4f}" for v in r.values())] for n, r in rows.items()]],
+        caption="Test metrics; std is the population standard deviation over folds.",
+    )
+    report.section("Over time")
+    report.figure(picture, caption="Windowed metrics, mean and standard deviation over folds.")
+    report.config(summary["config"])
+    return report

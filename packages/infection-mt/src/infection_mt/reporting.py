@@ -1,0 +1,231 @@
+"""What one run leaves behind once training has ended: scores, predictions, windows, pictures, the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medshared.files import read_json, write_json
+from medshared.metrics.classification import best_threshold
+from medshared.report import Report
+from medshared.runs import RunDirectory
+
+from infection_mt import evaluation, windows
+from infection_mt.config import Config
+from infection_mt.data.prepare import plain_config
+from infection_mt.inference import score
+
+if TYPE_CHECKING:
+    from infection_mt.training import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def finish_run(trainer: Trainer, *, best_epoch: int, fold_index: int | None, seconds: float) -> dict[str, Any]:
+    """Score the test set once and write every output of a run; ``results.json`` comes last.
+
+    Args:
+        trainer: Holds the weights that score the test set.
+        best_epoch: Their epoch.
+        fold_index: 0-based fold, or None.
+        seconds: Time that training took.
+
+    Returns:
+        What ``results.json`` holds.
+    """
+    config, run = trainer.config, trainer.run
+    threshold = choose_threshold(trainer.predict("val"), config)
+    predictions = trainer.predict("test")
+    predictions.save(run.path)
+    results = {
+        "experiment_name": config.experiment_name,
+        "run_id": run.path.name,
+        "fold_index": fold_index,
+        "config": plain_config(config),
+        "best_val_metric": trainer.progress.best_value,
+        "best_epoch": best_epoch,
+        "threshold": threshold,
+        **assess(predictions, config, trainer.time_scale, threshold),
+        "warnings": list(trainer.data.warnings),
+        "frames": {name: len(table) for name, table in trainer.data.tables.items()},
+        "stacks": {name: len(stacks) for name, stacks in trainer.data.split.sides().items()},
+        "seconds": seconds,
+    }
+    if threshold != 0.5:  # noqa: PLR2004 - the fixed decision
+        _store_threshold(run, threshold)
+    logger.info(evaluation.format_metrics("test", results["test_metrics"]))
+    write_outputs(run, config, predictions, results, fold_index=fold_index)
+    run.write_results(results)
+    return results
+
+
+def assess(
+    predictions: evaluation.Predictions, config: Config, time_scale: float, threshold: float = 0.5
+) -> dict[str, Any]:
+    """Return metrics, intervals and naive baselines of one set of predictions.
+
+    Args:
+        predictions: Of one set of frames.
+        config: Task, weights, bootstrap.
+        time_scale: Hours at which the time part of ``combined`` is 0.
+        threshold: Chosen on validation; the metrics at 0.5 are always reported too.
+    """
+    m = config.metrics
+    assessed: dict[str, Any] = {
+        "test_metrics": score(predictions, config, time_scale),
+        "baseline": evaluation.naive_baselines(predictions),
+    }
+    if threshold != 0.5:  # noqa: PLR2004
+        assessed["test_metrics_at_threshold"] = score(predictions, config, time_scale, threshold)
+    if m.bootstrap_resamples:
+        groups = bootstrap_unit(predictions)
+        assessed["intervals"] = {
+            "groups": groups,
+            "confidence": m.confidence,
+            **evaluation.bootstrap_intervals(
+                predictions,
+                predictions.groups(groups),  # type: ignore[arg-type]
+                n_resamples=m.bootstrap_resamples,
+                confidence=m.confidence,
+                seed=config.seed,
+            ),
+        }
+    return assessed
+
+
+def bootstrap_unit(predictions: evaluation.Predictions) -> str:
+    """Return what is resampled: wells when every class has several, else stacks."""
+    wells = predictions.groups("well")
+    per_class = [len(set(wells[predictions.label == label])) for label in set(predictions.label.tolist())]
+    return "well" if min(per_class, default=0) > 3 else "stack"  # noqa: PLR2004 - fewer carry no interval
+
+
+def choose_threshold(validation: evaluation.Predictions, config: Config) -> float:
+    """Return the decision threshold: 0.5, or the best one on the validation set."""
+    if config.selection.threshold == "fixed" or not validation.has_classes:
+        return 0.5
+    if len(set(validation.label.tolist())) < 2:  # noqa: PLR2004 - both classes
+        logger.warning("the validation set has one class: the decision threshold stays at 0.5")
+        return 0.5
+    return float(best_threshold(validation.probability, validation.label, config.selection.threshold))
+
+
+def write_outputs(
+    run: RunDirectory,
+    config: Config,
+    predictions: evaluation.Predictions,
+    results: Mapping[str, Any],
+    *,
+    fold_index: int | None = None,
+) -> None:
+    """Write windows, history, pictures, text summary and report; a failing picture never fails the run."""
+    windowed = windows.windowed_metrics_for(predictions, config.windows)
+    writer = windows.write_temporal_metrics if fold_index is None else windows.write_fold_temporal_metrics
+    writer(run.path / "temporal_metrics.json", windowed, config.windows)
+    write_json(run.path / "history.json", run.metrics_rows)
+    try:
+        from infection_mt.analysis.run_analysis import analyze_run
+
+        analyze_run(run.path, results=results)
+    except Exception:
+        logger.exception("the analysis failed; run `infection-mt analyze %s` again", run.path)
+    build_report(run, results).write(run.path / "report.html")
+
+
+def build_report(run: RunDirectory, results: Mapping[str, Any]) -> Report:
+    """Build the page of one run from its results and pictures."""
+    config = results["config"]
+    report = Report(f"{config['experiment_name']}", subtitle=f"run {results['run_id']} · {config['task']['type']}")
+    for warning in results.get("warnings", ()):
+        report.warning(warning)
+    test, intervals = results["test_metrics"], results.get("intervals") or {}
+    report.cards(_cards(test, intervals, results["baseline"]))
+    report.section("Test metrics")
+    report.text(
+        f"{results['frames']['test']} frames of {results['stacks']['test']} stacks that training never saw, scored "
+        f"with the weights of epoch {results['best_epoch']}. Intervals resample whole {intervals.get('groups', '')}s."
+    )
+    report.table(_metric_rows(test, intervals), caption="Test set")
+    for title, names in PICTURES.items():
+        pictures = [run.path / name for name in names if (run.path / name).exists()]
+        if pictures:
+            report.section(title)
+        for picture in pictures:
+            report.figure(picture, caption=PICTURE_CAPTIONS.get(picture.name, picture.stem.replace("_", " ")))
+    report.config(config)
+    environment = run.path / "environment.json"
+    if environment.exists():
+        report.provenance(read_json(environment))
+    return report
+
+
+PICTURES = {
+    "Time": ["prediction_scatter.png", "temporal_generalization.png"],
+    "Calibration": ["calibration.png", "time_calibration.png"],
+    "Training": ["training_curves.png", "validation_metrics.png"],
+}
+PICTURE_CAPTIONS = {
+    "prediction_scatter.png": "Predicted against true hours; the dotted line is the identity.",
+    "temporal_generalization.png": "Class metrics in sliding windows of hours since the first frame.",
+    "calibration.png": "Observed share of infected frames against predicted probability.",
+    "training_curves.png": "Losses over epochs.",
+    "validation_metrics.png": "Validation metrics over epochs.",
+}
+CARDS = {
+    "cls_auc": ("AUC", "", None),
+    "cls_f1": ("F1", "", None),
+    "cls_accuracy": ("Accuracy", "", "majority_accuracy"),
+    "reg_mae": ("Mean time error", " h", "mae_hours"),
+}
+
+
+def number(value: Any, digits: int = 3, unit: str = "") -> str:
+    """Format a metric; an undefined one (None, NaN) reads "undefined"."""
+    if value is None or value != value:
+        return "undefined"
+    return f"{value:.{digits}f}{unit}"
+
+
+def _cards(
+    test: Mapping[str, Any], intervals: Mapping[str, Any], baseline: Mapping[str, Any]
+) -> dict[str, str]:
+    cards = {}
+    for name, (label, unit, naive) in CARDS.items():
+        if name not in test:
+            continue
+        text = number(test[name], unit=unit)
+        interval = intervals.get(name)
+        if interval and interval.get("low") is not None:
+            text += f" [{number(interval['low'])}, {number(interval['high'])}]"
+        if naive and naive in baseline:
+            text += f" · naive {number(baseline[naive], unit=unit)}"
+        cards[label] = text
+    return cards
+
+
+def _metric_rows(test: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["metric", "value", "interval"]]
+    for name, value in test.items():
+        interval = intervals.get(name)
+        between = f"[{number(interval['low'], 4)}, {number(interval['high'], 4)}]" if interval else ""
+        rows.append([name, number(value, 4), between])
+    return rows
+
+
+def _store_threshold(run: RunDirectory, threshold: float) -> None:
+    """Keep the decision threshold with the weights that it belongs to."""
+    run.save_checkpoint("best", {**run.load_checkpoint("best"), "threshold": threshold})
+
+
+def rewrite_report(folder: Path, output: Path | None = None) -> Path:
+    """Write a finished run's report again from its files.
+
+    Raises:
+        FileNotFoundError: The run has no ``results.json``.
+    """
+    results = read_json(folder / "results.json")
+    target = (output or folder) / "report.html"
+    build_report(RunDirectory(folder), results).write(target)
+    return target
