@@ -1,11 +1,14 @@
 """Every golden case of frame selection, splits, frames and the data set, at the tolerance stated for it."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from infection_mt.data.policy import interval_override, resolve_policy, sliding_override
+from infection_mt.data.splits import SIDES, check_ratios, kfold_split, stratified_split
+from infection_mt.data.stacks import Stack, parse_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -48,3 +51,73 @@ def test_sweep_overrides(number):
     assert result == case["result"]
     for split, expected in case["resolved"].items():
         assert resolve_policy(result, split).to_dict() == expected
+
+
+SPLITS = _json("splits.json")
+
+
+def _ids(stacks):
+    return [stack.path.name for stack in stacks]
+
+
+@pytest.mark.parametrize(
+    "case", SPLITS["stratified"]["cases"], ids=lambda c: f"{c['n_infected']}+{c['n_uninfected']}"
+)
+def test_stratified_split(case):
+    stacks = [Stack(Path(f"i{k}"), 1, "infected", str(k), 9) for k in range(case["n_infected"])]
+    stacks += [Stack(Path(f"u{k}"), 0, "uninfected", str(k), 9) for k in range(case["n_uninfected"])]
+    split = stratified_split(stacks, case["ratios"], case["seed"])
+    assert {side: _ids(split[side]) for side in SIDES} == {side: case[side] for side in SIDES}
+
+
+@pytest.mark.parametrize("case", SPLITS["stratified"]["ratio_validation"], ids=lambda c: str(c["ratios"]))
+def test_ratio_validation(case):
+    if case.get("ok"):
+        assert list(check_ratios(case["ratios"])) == case["ratios"]
+    else:
+        with pytest.raises(ValueError, match="split_ratios"):
+            check_ratios(case["ratios"])
+
+
+def _plate(n_infected, n_uninfected):
+    names = [("infected", 1, "b2", n_infected), ("uninfected", 0, "c4", n_uninfected)]
+    return [
+        Stack(Path(name), label, condition, parse_name(name).position, 2, well)
+        for condition, label, well, n in names
+        for name in sorted(f"plate_s5_{well}_p{k}_t0-1_ec.tiff" for k in range(1, n + 1))
+    ]
+
+
+@pytest.mark.parametrize(
+    "case",
+    SPLITS["kfold"],
+    ids=lambda c: f"{c['n_infected']}+{c['n_uninfected']}-{c['num_folds']}-{c['fold_index']}",
+)
+def test_kfold_with_the_fixed_test_side(case):
+    stacks = _plate(case["n_infected"], case["n_uninfected"])
+    split = kfold_split(
+        stacks, case["ratios"], case["seed"], case["num_folds"], case["fold_index"], test="fixed"
+    )
+    assert {side: _ids(split[side]) for side in SIDES} == {side: case[side] for side in SIDES}
+
+
+@pytest.mark.parametrize("case", SPLITS["position_regex"], ids=lambda c: c["name"][-20:])
+def test_position(case):
+    assert parse_name(case["name"]).position == case["position"]
+
+
+def test_published_folds(reference_data):
+    """The real folds of the published runs."""
+    with (reference_data / "infection-mt" / "splits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 72
+    stacks = [
+        Stack(Path(r["file"]), int(r["well"] == "b2"), "", r["position"], 93, r["well"])
+        for r in sorted(rows, key=lambda r: (r["well"] != "b2", r["file"]))
+    ]
+    for stack in stacks:
+        assert parse_name(stack.path.name) == (stack.position, stack.well)
+    for fold in range(5):
+        split = kfold_split(stacks, [0.7, 0.1, 0.2], 123, 5, fold, test="fixed")
+        found = {stack.path.name: side for side in SIDES for stack in split[side]}
+        assert found == {r["file"]: r[f"fold{fold + 1}"] for r in rows}
