@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from medshared.files import read_json, write_json
-from medshared.metrics.statistics import fold_summary
 from medshared.report import Report
 from medshared.runs import RunDirectory
 
-from infection_mt import ensemble, evaluation, windows
+from infection_mt import ensemble, evaluation
+from infection_mt.aggregation import aggregate_folds, cv_temporal_metrics
 from infection_mt.config import Config
 from infection_mt.data.dataset import FrameStore
 from infection_mt.data.prepare import cache_folder, plain_config, prepare_data
 from infection_mt.data.stacks import load_stacks
+from infection_mt.inference import time_scale
+from infection_mt.prediction_table import concatenate
+from infection_mt.reporting import assess
 from infection_mt.training import RunOptions, train_run
+from infection_mt.window_files import window_lists
+from infection_mt.windows import window_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +87,13 @@ def summarise_folds(config: Config, folder: Path, runs: Sequence[Path]) -> dict[
     predictions = [evaluation.Predictions.load(run) for run in runs]
     folds = [{key: r[key] for key in ("fold_index", "best_val_metric", "test_metrics")} for r in results]
     summary: dict[str, Any] = {
-        "num_folds": len(runs),
-        "fold_results": folds,
-        "aggregated_metrics": aggregate([fold["test_metrics"] for fold in folds]),
+        **aggregate_folds(folds),
         "test": config.cv.test,
         "config": plain_config(config),
     }
     if config.cv.test == "rotating":
-        pooled = evaluation.concatenate(predictions)
-        summary["pooled"] = evaluation.summary_of(pooled, config)
+        pooled = concatenate(predictions)
+        summary["pooled"] = assess(pooled, config, time_scale(config, pooled))
         pooled.save(folder)
     else:
         summary["ensemble"] = ensemble.evaluate_ensemble(runs, folder / "ensemble", config)["test_metrics"]
@@ -104,23 +107,10 @@ def summarise_folds(config: Config, folder: Path, runs: Sequence[Path]) -> dict[
     return summary
 
 
-def aggregate(metrics: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
-    """Return mean, population std, min, max and values of each metric over folds; undefined values are left out."""
-    names = [name for name in metrics[0] if all(name in fold for fold in metrics)]
-    table = {}
-    for name in names:
-        values = [fold[name] for fold in metrics]
-        defined = [float(value) for value in values if value is not None]
-        if defined:
-            table[name] = {**fold_summary(defined), "values": values}
-    return table
-
-
 def _temporal(config: Config, predictions: Sequence[evaluation.Predictions]) -> dict[str, Any]:
     w = config.windows
-    per_fold = [windows.windowed_metrics_for(p, w) for p in predictions]
-    aggregated = windows.aggregate_windows(per_fold)
-    return {"num_folds": len(predictions), **aggregated, "window_size": w.size_hours, "stride": w.stride_hours}
+    folds = [window_lists(window_predictions(p, w)) for p in predictions]
+    return cv_temporal_metrics(folds, size_hours=w.size_hours, stride_hours=w.stride_hours)
 
 
 def _report(config: Config, summary: Mapping[str, Any], picture: Path) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from medshared.files import write_json
 
 from infection_mt import evaluation
 from infection_mt.config import Config
+from infection_mt.inference import score, time_scale
+from infection_mt.probabilities import logit_of
+from infection_mt.reporting import assess
 
 
 def average(predictions: Sequence[evaluation.Predictions]) -> evaluation.Predictions:
@@ -35,7 +39,7 @@ def average(predictions: Sequence[evaluation.Predictions]) -> evaluation.Predict
         rows.append(np.array([where[key] for key in first.keys]))
     probability = np.mean([p.probability[r] for p, r in zip(predictions, rows, strict=True)], axis=0)
     time = np.mean([p.time[r] for p, r in zip(predictions, rows, strict=True)], axis=0)
-    return first.with_outputs(probability=probability, time=time)
+    return replace(first, probability=probability, logit=logit_of(probability), time=time)
 
 
 def spread(predictions: Sequence[evaluation.Predictions]) -> dict[str, np.ndarray]:
@@ -59,10 +63,11 @@ def evaluate_ensemble(runs: Sequence[Path], output: Path, config: Config) -> dic
     members = [evaluation.Predictions.load(run) for run in runs]
     averaged = average(members)
     averaged.save(output)
+    scale = time_scale(config, averaged)
     results = {
         "members": [str(run) for run in runs],
-        "test_metrics": evaluation.summary_of(averaged, config),
-        "member_metrics": [evaluation.summary_of(member, config)["metrics"] for member in members],
+        **assess(averaged, config, scale),
+        "member_metrics": [score(member, config, scale) for member in members],
         "mean_spread": {key: float(value.mean()) for key, value in spread(members).items()},
     }
     write_json(output / "results.json", results)

@@ -104,3 +104,9 @@ def score(
         faithful_auc=faithful,
         threshold=threshold,
     )
+
+
+def time_scale(config: Config, predictions: evaluation.Predictions) -> float:
+    """Return the hours at which the time part of ``combined`` is 0: as configured, the clamp's end, or the data's."""
+    upper = time_settings(config).clamp_range[1]
+    return config.selection.time_scale_hours or upper or max(float(predictions.time_target.max()), 1.0)

@@ -223,3 +223,21 @@ class Predictions:
         from infection_mt.prediction_files import read_predictions
 
         return read_predictions(path, onset_hour=onset_hour, clamp_range=clamp_range)
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Put predictions of disjoint frames one after the other, for example the test sides of rotating folds.
+
+    Args:
+        parts: At least one; no frame may occur twice.
+
+    Raises:
+        ValueError: When parts share frames.
+    """
+    names = ("probability", "logit", "time", "time_target", "label", "hours")
+    keys = [key for part in parts for key in part.keys]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"{len(keys) - len(set(keys))} frames occur in more than one part; average them instead")
+    metadata = [row for part in parts for row in part.metadata]
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Predictions(**arrays, stack_index=number_stacks(metadata), keys=keys, metadata=metadata)

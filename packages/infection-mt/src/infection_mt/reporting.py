@@ -14,10 +14,12 @@ from medshared.metrics.classification import best_threshold
 from medshared.report import Report
 from medshared.runs import RunDirectory
 
-from infection_mt import evaluation, windows
+from infection_mt import evaluation
 from infection_mt.config import Config
 from infection_mt.data.prepare import plain_config, table_targets
 from infection_mt.inference import score
+from infection_mt.window_files import write_temporal_metrics
+from infection_mt.windows import window_predictions
 
 if TYPE_CHECKING:
     from infection_mt.training import Trainer
@@ -139,9 +141,8 @@ def write_outputs(
     fold_index: int | None = None,
 ) -> None:
     """Write windows, history, pictures, text summary and report; a failing picture never fails the run."""
-    windowed = windows.windowed_metrics_for(predictions, config.windows)
-    writer = windows.write_temporal_metrics if fold_index is None else windows.write_fold_temporal_metrics
-    writer(run.path / "temporal_metrics.json", windowed, config.windows)
+    windowed = window_predictions(predictions, config.windows, n_resamples=min(config.metrics.bootstrap_resamples, 200))
+    write_temporal_metrics(run.path, windowed, config.windows, fold=fold_index is not None)
     write_json(run.path / "history.json", run.metrics_rows)
     try:
         from infection_mt.analysis.run_analysis import analyze_run

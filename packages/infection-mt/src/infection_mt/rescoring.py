@@ -17,7 +17,7 @@ from infection_mt.data.policy import resolve_policy
 from infection_mt.data.prepare import cache_folder, prepare_data, time_settings
 from infection_mt.data.stacks import load_stacks
 from infection_mt.data.table import FrameTable, build_table
-from infection_mt.inference import predict_table
+from infection_mt.inference import predict_table, time_scale
 from infection_mt.models.checkpoint import load_model
 from infection_mt.reporting import assess
 
@@ -104,7 +104,7 @@ def rescore(
         batch_size=config.data.batch_size * config.data.eval_batch_size_multiplier,
     )
     predictions.save(output)
-    scale = config.selection.time_scale_hours or time_settings(config).clamp_range[1] or float(table.hours.max())
+    scale = time_scale(config, predictions)
     results = {
         "run": str(run),
         "data": str(manifest or folders or split),
