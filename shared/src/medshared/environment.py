@@ -21,8 +21,8 @@ def describe_environment(command: Sequence[str] | None = None, seed: int | None 
         seed: the run's seed.
 
     Returns:
-        A plain mapping: start time, command, seed, versions, all installed packages, git state (null without git
-        or outside a repository), platform, device and SLURM job. No host name, user name or other variable.
+        A plain mapping: start time, command, seed, versions, all installed packages, git state (null without
+        git or outside a repository), platform, device and SLURM job. No host name and no user name.
     """
     return {
         "started": datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
@@ -56,7 +56,7 @@ def git_state(folder: str | os.PathLike[str] | None = None) -> dict[str, Any] | 
             install), else the working directory.
 
     Returns:
-        ``{"commit", "branch", "dirty"}``, or ``None`` without git, outside a repository, or before any commit.
+        ``{"commit", "branch", "dirty"}``, or ``None`` without git, outside a repository, or before a commit.
     """
     if folder is None:
         here = Path(__file__)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self, TextIO, TypeVar
+from typing import Any, Self, TypeVar
 
 from medshared.files import write_error
 
@@ -21,19 +21,15 @@ LOG_FORMAT = "%(asctime)s | %(levelname)s | %(message)s"  # asctime is %Y-%m-%d 
 _bar_is_shown = False
 
 
-class _StandardError(logging.StreamHandler[TextIO]):
+class _StandardError(logging.Handler):
     """Writes to whatever ``sys.stderr`` is now, so that lines go above a progress bar."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, value: TextIO) -> None:
-        raise AttributeError("the stream is always sys.stderr")
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:  # as all handlers of logging do: a closed terminal stops no run
+            self.handleError(record)
 
 
 @contextlib.contextmanager
@@ -86,9 +82,9 @@ def run_logging(
 class StopSignal:
     """Notes SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning) so that a loop can stop at a good place.
 
-    The handler sets a flag and does nothing else; a second Ctrl-C raises ``KeyboardInterrupt``. When the block
-    ends the old handlers are back. Outside the main thread, where Python allows no handlers, the flag stays
-    unset.
+    The handler sets a flag and does nothing else; a second Ctrl-C raises ``KeyboardInterrupt``. When the
+    block ends the old handlers are back. Outside the main thread, where Python allows no handlers, the flag
+    stays unset.
 
     Attributes:
         requested: whether a signal came.
@@ -137,7 +133,7 @@ class StopSignal:
 
     @staticmethod
     def _in_forked_worker(number: int) -> None:
-        """Data-loading workers inherit the handler: they still end on SIGTERM, the rest is for their parent."""
+        """Data-loading workers inherit the handler: SIGTERM still ends them, the rest is for their parent."""
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from medshared.checkpoints import load_checkpoint, save_checkpoint
 from medshared.configuration import dump_yaml, load_yaml_or_json
 from medshared.files import read_json, to_plain, write_error, write_json, write_text
 from medshared.process import StopSignal, progress, run_logging
@@ -67,7 +68,7 @@ class RunDirectory:
     ) -> Self:
         """Make the folders and write ``config.yaml`` and ``environment.json``.
 
-        Without ``resume``, what an unfinished earlier run left in the directory is moved to ``interrupted-1/``
+        Without ``resume``, what an unfinished earlier run left in the directory goes to ``interrupted-1/``
         (then 2, 3, …), so that two runs are never mixed and nothing is lost. With ``resume`` it stays, and
         ``environment.json`` keeps the earlier entries under ``earlier``.
 
@@ -98,6 +99,8 @@ class RunDirectory:
                 self._set_aside()
             for folder in (self.path, self.checkpoints, self.figures):
                 folder.mkdir(parents=True, exist_ok=True)
+                for half_written in folder.glob(".*.tmp"):  # left by a process that was killed while writing
+                    half_written.unlink(missing_ok=True)
             write_text(self.path / "config.yaml", dump_yaml(config))
             write_json(self.path / "environment.json", environment)
         except OSError as error:
@@ -199,8 +202,6 @@ class RunDirectory:
             TypeError: naming what safe loading would refuse.
             OSError: naming the file and the reason; the earlier checkpoint is then unchanged.
         """
-        from medshared.weights import save_checkpoint
-
         return save_checkpoint(self.checkpoint_path(name), state)
 
     def load_checkpoint(self, name: str, map_location: str | torch.device = "cpu") -> Any:
@@ -216,8 +217,6 @@ class RunDirectory:
         Raises:
             medshared.weights.WeightsError: naming the file when it is missing or broken.
         """
-        from medshared.weights import load_checkpoint
-
         return load_checkpoint(self.checkpoint_path(name), map_location=map_location)
 
     # What an earlier run left
