@@ -4,8 +4,12 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from infection_mt.config import TransformsConfig
+from infection_mt.data.frames import PageError, eval_tensor, flip_rotate, page_to_image, prepare_image
 from infection_mt.data.policy import interval_override, resolve_policy, sliding_override
 from infection_mt.data.splits import SIDES, check_ratios, kfold_split, stratified_split
 from infection_mt.data.stacks import Stack, parse_name
@@ -15,6 +19,11 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def _json(name):
     return json.loads((GOLDEN / name).read_text())
+
+
+def _npz(name):
+    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays.files}
 
 
 POLICY = _json("frame_policy.json")
@@ -121,3 +130,46 @@ def test_published_folds(reference_data):
         split = kfold_split(stacks, [0.7, 0.1, 0.2], 123, 5, fold, test="fixed")
         found = {stack.path.name: side for side in SIDES for stack in split[side]}
         assert found == {r["file"]: r[f"fold{fold + 1}"] for r in rows}
+
+
+FRAMES = _npz("frames.npz")
+MISC = _json("data_misc.json")
+
+
+@pytest.mark.parametrize("kind", [k[4:] for k in FRAMES if k.startswith("raw_")])
+def test_page_to_image(kind):
+    page = FRAMES[f"raw_{kind}"]
+    if kind == "nan":  # the original's result is undefined; here the pixels are counted
+        with pytest.raises(PageError, match="not finite"):
+            page_to_image(page)
+    elif kind == "rgba":  # the original fails later, in normalisation
+        with pytest.raises(PageError, match="alpha"):
+            page_to_image(page)
+    else:
+        image = page_to_image(page)
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, FRAMES[f"img_{kind}"])
+        assert MISC["frames"][kind]["mode"] == "RGB"
+
+
+def test_pages_that_the_original_refuses():
+    assert MISC["frames"]["channel_first"] == {"error": "TypeError"}
+    for shape in ((3, 21, 17), (21, 17, 2)):
+        with pytest.raises(PageError):
+            page_to_image(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("name", ["tf0", "tf1", "tf2"])
+def test_evaluation_transform(name):
+    transforms = TransformsConfig.model_validate(MISC["frames"][name])
+    prepared = prepare_image(FRAMES[f"{name}_in"], transforms)
+    x = eval_tensor(np.moveaxis(prepared, 2, 0), transforms)
+    np.testing.assert_allclose(x.numpy(), FRAMES[f"{name}_out"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [k for k in FRAMES if k.startswith("aug_") and k != "aug_in"])
+def test_augmentation_steps(name):
+    frames = torch.from_numpy(np.moveaxis(FRAMES["aug_in"], 2, 0).copy())[None]
+    angle = float(name[8:]) if name.startswith("aug_rot_") else 0.0
+    found = flip_rotate(frames, [name == "aug_hflip"], [name == "aug_vflip"], [angle])
+    np.testing.assert_array_equal(np.moveaxis(found[0].numpy(), 0, 2), FRAMES[name])
