@@ -175,11 +175,15 @@ def test_training_steps(setting, precision, script, golden_json, golden_npz, fil
             norms.append(float(torch.nn.utils.clip_grad_norm_(network.parameters(), config["clip"])))
         optimizer.step()
         for key, term in zip(losses, terms, strict=True):
-            losses[key].append(float(term))
+            losses[key].append(term.item())
+    exact = golden[f"{setting}_f64_{script}"]
     for step in range(4):
         tolerance = 1e-8 if precision == "f64" else (1e-4 if step < 2 else 2e-3)
         for key, values in losses.items():
-            assert values[step] == pytest.approx(expected[key][step], rel=tolerance, abs=1e-5), (key, step)
+            # Single precision cannot be nearer to the golden than the golden is to its own float64 twin: the
+            # tiny class loss of the last step differs from it by 0.4 %.
+            rounding = 1.5 * abs(expected[key][step] - exact[key][step])
+            assert values[step] == pytest.approx(expected[key][step], rel=tolerance, abs=rounding), (key, step)
         if norms:
             assert norms[step] == pytest.approx(expected["grad_norm_before_clip"][step], rel=tolerance), step
     tolerance = {"rel": 1e-8} if precision == "f64" else {"rel": 2e-2, "abs": 2e-2}
