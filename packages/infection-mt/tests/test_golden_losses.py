@@ -61,8 +61,13 @@ def test_multitask_targets(golden_json):
 
 def test_single_task_targets(golden_json):
     for case in golden_json("targets")["single_task_regression"]:
+        # The original reads any other word as "time_since_onset"; here it is refused in the configuration.
+        known = case["target"] in ("time_since_onset", "time_to_onset")
+        if not known:
+            with pytest.raises(ValueError, match="time_to_onset"):
+                SingleTaskRegression(target=case["target"])
         settings = SingleTaskRegression(
-            target=case["target"],
+            target=case["target"] if known else "time_since_onset",
             infection_onset_hour=case["onset"],
             uninfected_target=case["uninfected_target"],
             clamp_range=tuple(case["clamp"]),
