@@ -65,3 +65,42 @@ def fill_golden_weights() -> Callable[[nn.Module, int], nn.Module]:
         return module
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory):
+    """Eight small stacks a class in the two-folder layout."""
+    from infection_mt.synthetic import SyntheticParams, generate
+
+    params = SyntheticParams(stacks_per_class=8, n_pages=6, size=32, frames_per_hour=0.125, n_cells=12)
+    return generate(tmp_path_factory.mktemp("tiny"), params)
+
+
+@pytest.fixture
+def tiny_settings(tiny_data, tmp_path: Path) -> dict[str, Any]:
+    """Return a configuration that trains in a second."""
+    return {
+        "experiment_name": "tiny",
+        "output_dir": str(tmp_path / "outputs"),
+        "seed": 3,
+        "multitask": {"infection_onset_hour": 1.0},
+        "data": {
+            "infected_dir": str(tiny_data.infected_dir),
+            "uninfected_dir": str(tiny_data.uninfected_dir),
+            "split_ratios": [0.5, 0.25, 0.25],
+            "batch_size": 8,
+            "num_workers": 0,
+            "cache_dir": str(tmp_path / "cache"),
+            "transforms": {"image_size": 32, "random_rotation": False},
+            "frames": {
+                "frames_per_hour": 0.125,
+                "infected_window_hours": [8, 48],
+                "uninfected_window_hours": [0, 48],
+            },
+        },
+        "model": {"name": "resnet10", "pretrained": False, "hidden_dim": 16, "dropout": 0.1},
+        "training": {"epochs": 2, "grad_clip": 1.0},
+        "optimizer": {"lr": 1e-3},
+        "scheduler": {"eta_min": 1e-5},
+        "metrics": {"bootstrap_resamples": 20},
+    }

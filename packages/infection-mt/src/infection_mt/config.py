@@ -37,7 +37,7 @@ class MultitaskConfig(Section):
     regression_weight: Annotated[float, Field(ge=0)] = 1.0
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"  # new: uncertainty = learned log-variances
     regression_on: Literal["both", "infected", "uninfected"] = "both"  # new: frames with a time loss
-    pre_onset: Literal["exclude", "uninfected", "keep"] | None = None  # new: infected frames before onset
+    pre_onset: Literal["exclude", "uninfected", "keep"] | None = None  # new: infected frames before the onset; null = exclude
     clamp_predictions: bool = False  # new: clamp predicted hours at inference
 
     @field_validator("clamp_range")
@@ -163,7 +163,7 @@ class DataConfig(Section):
 class SplitConfig(Section):
     """New: what may not be divided between train, val and test."""
 
-    group: Literal["stack", "position", "well", "plate", "run"] = "stack"
+    group: Literal["stack", "position", "well", "plate", "run"] = "stack"  # stays on one side
     overlap: Literal["off", "warn", "group"] = "warn"  # neighbouring fields: report, or keep on one side
 
 
@@ -171,7 +171,7 @@ class CrossValidationConfig(Section):
     """New: k-fold cross-validation."""
 
     num_folds: Annotated[int, Field(ge=1)] = 1
-    test: Literal["rotating", "fixed"] | None = None  # rotating: every stack is tested once
+    test: Literal["rotating", "fixed"] | None = None  # null = rotating: every stack is tested once
 
 
 class ModelConfig(Section):
@@ -182,7 +182,7 @@ class ModelConfig(Section):
     num_classes: Annotated[int, Field(ge=1)] = 2
     dropout: Fraction = 0.2
     train_backbone: bool = True
-    freeze_bn: bool | None = None  # new: batch-norm statistics of a frozen backbone stay as they are
+    freeze_bn: bool | None = None  # new: batch norm of a frozen backbone stays as it is; null = true
     hidden_dim: Annotated[int, Field(ge=0)] = 256  # 0 = one linear layer
     use_cls_conditioning: bool = False  # the regressor also sees the logits
     time_head: Literal["shared", "per_class"] = "shared"  # new: one time output, or one for each class
@@ -260,7 +260,7 @@ class WindowsConfig(Section):
     start_hour: Hours = 0.0
     end_hour: Hours = 48.0
     min_samples: Positive = 1
-    closed: bool | None = None  # true: windows include their right end, frames at borders count twice
+    closed: bool | None = None  # null = false; true: windows include their right end, frames at borders count twice
 
 
 class AnalysisConfig(Section):
@@ -280,12 +280,12 @@ class LoggingConfig(Section):
 class Config(Section):
     """One run of ``train_multitask.py`` and of every other training script."""
 
-    experiment_name: str = "multitask_cell_classification"
+    experiment_name: str = "multitask_cell_classification"  # folder below output_dir
     run_id: str | None = None  # null = timestamp %Y%m%d-%H%M%S
-    output_dir: Path = Path("outputs")
-    seed: Annotated[int, Field(ge=0)] = 42
+    output_dir: Path = Path("outputs")  # root of all results
+    seed: Annotated[int, Field(ge=0)] = 42  # of initialisation, data order, augmentation and dropout
     faithful: bool = False  # new: the original's behaviour wherever published numbers depend on it
-    test_weights: Literal["best", "last"] | None = None  # new: weights that score the test set
+    test_weights: Literal["best", "last"] | None = None  # new: epoch that scores the test set; null = best
     task: TaskConfig = TaskConfig()
     multitask: MultitaskConfig = MultitaskConfig()
     regression: RegressionConfig | None = None
@@ -325,4 +325,14 @@ class Config(Section):
         for section, key, original, corrected in choices:
             if getattr(section, key) is None:
                 setattr(section, key, original if faithful else corrected)
+        training, data = config.training, config.data
+        if training.k_folds is not None:
+            config.cv.num_folds = training.k_folds
+        if faithful and config.cv.num_folds == 1:
+            # The original's single-run script looks at `training` only, and drops the last partial batch.
+            data.batch_size, data.drop_last, data.balance_sampler = training.batch_size or 32, True, False
+        elif training.batch_size is not None:
+            data.batch_size = training.batch_size
+        if training.num_workers is not None:
+            data.num_workers = training.num_workers
         return config

@@ -129,7 +129,7 @@ class Trainer:
         self.progress = Progress()
         self._place()
         self.time_scale = self._time_scale()
-        self.batch_size = config.training.batch_size or config.data.batch_size
+        self.batch_size = config.data.batch_size
         self.epochs = config.training.epochs
         self.sampler = self._sampler()
         self.augmentation = Augmentation(config.data.transforms)
@@ -164,7 +164,7 @@ class Trainer:
 
     def _sampler(self) -> EpochSampler:
         table, config = self.data.tables["train"], self.config
-        drop_last = config.data.drop_last or config.faithful
+        drop_last = config.data.drop_last
         if drop_last and len(table) < self.batch_size:
             raise TrainingError(
                 f"data.drop_last leaves no batch: {len(table)} training frames, batch size {self.batch_size}; "
@@ -279,7 +279,7 @@ class Trainer:
         """
         table = self.data.tables[name]
         return predict_table(
-            self.model,
+            self.network if self.config.training.fp32_evaluation else self.model,
             table,
             self.data.store,
             self.config,
