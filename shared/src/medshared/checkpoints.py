@@ -171,9 +171,9 @@ def _why_refused(path: Path, error: Exception) -> str:
         names = []  # files of torch < 1.6 cannot be listed
     if not names:
         # torch's own text goes on to advise unsafe loading: only the reason in it is passed on.
-        names = re.findall(r"Unsupported global: GLOBAL (\S+)", str(error))
+        names = re.findall(r"(?:unsupported|Unsupported global:) GLOBAL (\S+)", str(error))
     if not names:
-        reason = re.search(r"WeightsUnpickler error: *([^\n]+)", str(error))
+        reason = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
         return f"the checkpoint is damaged, or safe loading refuses it: {reason[1] if reason else 'unknown'}"
     return (
         f"refused, because reading it could run code: it holds {', '.join(names)}. If you trust where it "
