@@ -79,18 +79,21 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _is_about(error, temporary, target):
-            raise write_error(shown, error) from error
+            raise write_error(shown, error, note="; an earlier version, if any, is unchanged") from error
         raise
     _flush_folder(target.parent)
 
 
-def write_error(path: str | os.PathLike[str], cause: OSError, what: str = "the file") -> OSError:
+def write_error(
+    path: str | os.PathLike[str], cause: OSError, what: str = "the file", note: str = ""
+) -> OSError:
     """Return an ``OSError`` of the same kind that names the path, the reason and what to do.
 
     Args:
         path: the file that could not be written.
         cause: the system's error.
         what: what the path is, for the message.
+        note: added at the end of the message.
 
     Returns:
         An error whose class follows from ``cause.errno`` (``PermissionError``, ``NotADirectoryError``, …).
@@ -98,7 +101,7 @@ def write_error(path: str | os.PathLike[str], cause: OSError, what: str = "the f
     reason = cause.strerror or str(cause) or type(cause).__name__
     hint = _HINTS.get(cause.errno or 0)
     message = f"{what} could not be written: {reason}" + (f" ({hint})" if hint else "")
-    message += "; an earlier version, if any, is unchanged"
+    message += note
     if cause.errno is None:
         return OSError(f"{os.fspath(path)}: {message}")
     return OSError(cause.errno, message, os.fspath(path))
