@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 
 from infection_mt.config import DataConfig
 from infection_mt.data.stacks import Stack
 
+# The machine may be busy: an example is never judged by its run time.
+settings.register_profile("data", deadline=None)
+settings.load_profile("data")
 REPOSITORY = Path(__file__).parents[4]
 
 

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from torch.utils.data import default_collate
 
-from infection_mt.config import TransformsConfig
+from infection_mt.config import DataConfig, TransformsConfig
+from infection_mt.data.dataset import EpochSampler, FrameDataset, FrameStore, sampler_weights
 from infection_mt.data.frames import PageError, eval_tensor, flip_rotate, page_to_image, prepare_image
-from infection_mt.data.policy import interval_override, resolve_policy, sliding_override
+from infection_mt.data.policy import FramePolicy, interval_override, resolve_policy, sliding_override
 from infection_mt.data.splits import SIDES, check_ratios, kfold_split, stratified_split
-from infection_mt.data.stacks import Stack, parse_name
+from infection_mt.data.stacks import Stack, load_stacks, parse_name
+from infection_mt.data.table import build_table
+from medshared.configuration import load_yaml_or_json
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -173,3 +178,82 @@ def test_augmentation_steps(name):
     angle = float(name[8:]) if name.startswith("aug_rot_") else 0.0
     found = flip_rotate(frames, [name == "aug_hflip"], [name == "aug_vflip"], [angle])
     np.testing.assert_array_equal(np.moveaxis(found[0].numpy(), 0, 2), FRAMES[name])
+
+
+DATASET = _npz("dataset.npz")
+
+
+@pytest.fixture
+def golden_dataset(tmp_path):
+    """The stacks of the golden data set, written again, and their samples."""
+    for folder, key, name, compression in (
+        ("inf", "stack_inf", "w_s5_b2_p3_t0-5_ec.tiff", None),
+        ("uni", "stack_uni", "w_s5_c4_p9_t0-4_ec.tiff", "lzw"),
+    ):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(
+            tmp_path / folder / name, DATASET[key], photometric="minisblack", compression=compression
+        )
+    data = DataConfig(
+        infected_dir=tmp_path / "inf",
+        uninfected_dir=tmp_path / "uni",
+        cache_dir=tmp_path / "cache",
+        num_workers=0,
+        transforms=TransformsConfig(image_size=16),
+    )
+    stacks = load_stacks(data)
+    policy = FramePolicy(infected_window_hours=(1, 2), uninfected_window_hours=(0, 48), uninfected_stride=2)
+    table = build_table(stacks, policy, pre_onset="keep", onset_hour=2.0)
+    return FrameDataset(table, FrameStore(stacks, data))
+
+
+def test_samples(golden_dataset):
+    assert len(golden_dataset) == len(MISC["dataset"]) - 1 == 6
+    for i, expected in enumerate(MISC["dataset"][:-1]):
+        image, label, meta = golden_dataset[i]
+        assert image.dtype == torch.float32
+        np.testing.assert_allclose(image.numpy(), DATASET[f"x{i}"], rtol=0, atol=1e-6)
+        assert label == expected["label"]
+        for found, wanted in (
+            (meta, expected["meta"]),
+            (golden_dataset.get_metadata(i), expected["get_metadata"]),
+        ):
+            assert {**found, "path": Path(found["path"]).name} == wanted
+            assert {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in wanted.items()}
+
+
+def test_collation(golden_dataset):
+    expected = MISC["dataset"][-1]
+    _, labels, meta = default_collate(golden_dataset.__getitems__(list(range(6))))
+    assert str(labels.dtype) == expected["label_dtype"]
+    kinds = {k: str(v.dtype) if isinstance(v, torch.Tensor) else type(v).__name__ for k, v in meta.items()}
+    assert kinds == expected["collated_meta"]
+    first = {key: value[0] for key, value in meta.items()}
+    first = {k: v.item() if isinstance(v, torch.Tensor) else v for k, v in first.items()}
+    assert {**first, "path": Path(first["path"]).name} == expected["to_list_0"]
+
+
+def test_clamped_page(golden_dataset):
+    store = golden_dataset.store
+    page = store.page(golden_dataset.table.stacks[0], 10_000)
+    np.testing.assert_array_equal(page.astype(np.float32), DATASET["clamped_frame"])
+
+
+@pytest.mark.parametrize("case", MISC["sampler"], ids=lambda c: str(c["labels"]))
+def test_class_balanced_weights(case):
+    weights = sampler_weights(case["labels"])
+    np.testing.assert_allclose(weights, case["weights"], rtol=0, atol=1e-15)
+    sampler = EpochSampler(len(weights), 2, weights=weights)
+    assert len(sampler.order(0)) == case["num_samples"]
+    assert case["replacement"] is True
+
+
+def test_yaml_numbers(tmp_path):
+    """The original's loader makes a text of 1e-4; here it is a number."""
+    path = tmp_path / "config.yaml"
+    path.write_text(MISC["yaml"]["text"])
+    values = load_yaml_or_json(path)
+    assert MISC["yaml"]["types"]["a"] == ["str", "1e-4"]
+    for key, (kind, value) in MISC["yaml"]["types"].items():
+        assert values[key] == (float(value) if kind == "str" else value)
+        assert type(values[key]).__name__ == ("float" if kind == "str" else kind)

@@ -97,7 +97,7 @@ def prepare_image(image: NDArray[np.uint8], transforms: TransformsConfig) -> NDA
     """
     size = transforms.image_size
     cropped = crop_border(image, transforms)
-    return np.asarray(Image.fromarray(cropped).resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(cropped).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def crop_border(image: NDArray[np.uint8], transforms: TransformsConfig) -> NDArray[np.uint8]:
