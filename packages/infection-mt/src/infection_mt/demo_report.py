@@ -140,7 +140,7 @@ def _contact_sheet(pictures: Sequence[Path], kinds: Sequence[str], path: Path, s
     """Lay pictures out, one row a kind, enlarged without smoothing."""
     rows = []
     for kind in kinds:
-        chosen = [p for p in pictures if p.stem.split("_", 3)[-1] == kind]
+        chosen = [p for p in pictures if p.stem.split("_", 4)[-1] == kind]
         rows.append(np.concatenate([np.asarray(Image.open(p)) for p in chosen], axis=1))
     sheet = np.concatenate(rows).repeat(scale, axis=0).repeat(scale, axis=1)
     from infection_mt.cam_pictures import save_png

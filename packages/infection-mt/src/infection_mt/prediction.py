@@ -21,9 +21,9 @@ from medshared.images import StackError, StackReader
 from medshared.tables import write_table
 
 from infection_mt.config import ClampRange, TransformsConfig
-from infection_mt.data.frames import page_to_image, prepare_image, stack_range
+from infection_mt.data.frame_cache import find_stack_range, prepare_page
 from infection_mt.data.loading import evaluation_batches, normalise
-from infection_mt.data.stacks import parse_name
+from infection_mt.data.stacks import Stack, parse_name
 from infection_mt.models.base import ResNetBase
 from infection_mt.models.checkpoint import load_model
 
@@ -206,22 +206,21 @@ def predict_stack(path: Path, ensemble: Ensemble, settings: PredictionSettings) 
     probabilities: list[np.ndarray] = []
     hours: list[np.ndarray] = []
     with StackReader(path) as reader:
-        indices = np.arange(0, len(reader), max(1, settings.stride))
-        limits = stack_range(reader) if ensemble.transforms.intensity == "stack" else None
+        stack = Stack(path, -1, "", name.position, reader.info.n_pages, name.well)
+        limits = find_stack_range(stack, ensemble.transforms)
+        indices = np.arange(0, stack.n_frames, max(1, settings.stride))
         for batch in evaluation_batches(len(indices), settings.batch_size):
             pages = [
-                prepare_image(
-                    page_to_image(
-                        reader.page(int(i)), ensemble.transforms.intensity, limits, source=f"{path}, page {i}"
-                    ),
-                    ensemble.transforms,
-                )
+                prepare_page(reader.page(int(i)), ensemble.transforms, f"{path}: page {i}", limits)
                 for i in indices[batch]
             ]
-            frames = torch.from_numpy(np.stack(pages)).permute(0, 3, 1, 2).contiguous()
+            frames = torch.from_numpy(np.stack(pages))
+            frames = frames[:, None] if frames.ndim == 3 else frames.permute(0, 3, 1, 2).contiguous()
             x = normalise(frames.to(ensemble.device), ensemble.transforms)
             outputs = [model.outputs(x) for model in ensemble.models]
-            probabilities.append(np.stack([_probability(o.logits, ensemble.infected_class, len(batch)) for o in outputs]))
+            probabilities.append(
+                np.stack([_probability(o.logits, ensemble.infected_class, len(batch)) for o in outputs])
+            )
             hours.append(np.stack([_hours(o.time, len(batch)) for o in outputs]))
     probability, time = np.concatenate(probabilities, axis=1), np.concatenate(hours, axis=1)
     if settings.clamp_range is not None:

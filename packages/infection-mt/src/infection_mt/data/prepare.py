@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from infection_mt.config import ClampRange, Config
 from infection_mt.data.dataset import FrameStore
 from infection_mt.data.policy import resolve_policy
-from infection_mt.data.splits import Split, confounding, make_split
+from infection_mt.data.confounding import confounding
+from infection_mt.data.splits import Split, make_split
 from infection_mt.data.stacks import Stack, load_stacks
 from infection_mt.data.table import FrameTable, build_table
 from infection_mt.targets import single_task_targets, time_targets
@@ -87,17 +88,7 @@ def prepare_data(
     """
     config = config.resolved()
     stacks = stacks if stacks is not None else load_stacks(config.data, cache_folder(config))
-    overlaps = find_overlaps(stacks, config)
-    split = make_split(
-        stacks,
-        config.data.split_ratios,
-        config.data.split_seed,
-        num_folds=config.cv.num_folds if fold_index is not None else 1,
-        fold_index=fold_index or 0,
-        test=config.cv.test or "rotating",
-        group=config.split.group,
-        linked=[(pair.a, pair.b) for pair in overlaps] if config.split.overlap == "group" else (),
-    )
+    split = make_split(stacks, config, fold_index=fold_index)
     frames = config.data.frames.model_dump(exclude_unset=True) if config.data.frames is not None else None
     settings = time_settings(config)
     tables: dict[str, FrameTable] = {}
@@ -120,7 +111,7 @@ def prepare_data(
         tables[name] = table
     if store is None:
         store = FrameStore(stacks, config.data, cache_folder(config))
-    warnings = (*confounding(stacks), *overlap_warnings(overlaps, split))
+    warnings = (*confounding(stacks), *split.warnings)
     return RunData(split, tables, store, warnings)
 
 
