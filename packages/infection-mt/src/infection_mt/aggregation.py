@@ -31,9 +31,9 @@ def aggregate_folds(
         ValueError: Without folds.
 
     Example:
-        >>> aggregate_folds([{"test_metrics": {"f1": 0.5}}, {"test_metrics": {"f1":
-        1.0}}])["aggregated_metrics"] {'f1': {'mean': 0.75, 'std': 0.25, 'min': 0.5, 'max': 1.0, 'values':
-        [0.5, 1.0]}}
+        >>> folds = [{"test_metrics": {"f1": 0.5}}, {"test_metrics": {"f1": 1.0}}]
+        >>> aggregate_folds(folds)["aggregated_metrics"]
+        {'f1': {'mean': 0.75, 'std': 0.25, 'min': 0.5, 'max': 1.0, 'values': [0.5, 1.0]}}
     """
     if not fold_results:
         raise ValueError("no folds to aggregate")

@@ -330,8 +330,8 @@ def earliest_reliable_hour(
         Hours since the first frame, or None when it never holds.
 
     Example:
-        >>> w = [WindowMetrics(c - 3, c + 3, c, 20, 10, 10, auc=a) for c, a in ((3, 0.98), (6, 0.99), (9,
-        1.0))]
+        >>> auc = {3: 0.98, 6: 0.99, 9: 1.0}
+        >>> w = [WindowMetrics(c - 3, c + 3, c, 20, 10, 10, auc=a) for c, a in auc.items()]
         >>> earliest_reliable_hour(w)
         6
     """
