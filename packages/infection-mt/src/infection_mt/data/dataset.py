@@ -1,0 +1,274 @@
+"""Prepared frames by index, the original's sample contract, and the order of an epoch."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from infection_mt.config import DataConfig, TransformsConfig
+from infection_mt.data.frame_cache import find_stack_range, load_frames, prepare_page
+from infection_mt.data.frames import eval_tensor
+from infection_mt.data.pages import StackRange
+from infection_mt.data.stacks import Stack
+from infection_mt.data.table import FrameTable
+from medshared.gpu import derive_seed
+from medshared.images import StackPool
+
+Sample = tuple[Tensor, int, dict[str, Any]]
+
+
+class FrameStore:
+    """Scaled, cropped and resized 8-bit frames of some stacks.
+
+    ``cache: disk`` keeps them in memory-mapped files, ``memory`` in memory, and ``off`` decodes the page each time.
+    Stacks are prepared when a batch first asks for them. Safe to use from several threads, and to send to other
+    processes.
+    """
+
+    def __init__(
+        self,
+        stacks: Sequence[Stack],
+        data: DataConfig,
+        cache_dir: Path | None = None,
+        *,
+        num_workers: int | None = None,
+    ) -> None:
+        """Remember what to prepare; no file is read yet.
+
+        Args:
+            stacks: All stacks that may be asked for.
+            data: Gives ``transforms``, ``cache``, ``cache_dir``, ``num_workers`` and ``channel_offsets_hours``.
+            cache_dir: Folder of the prepared frames; null: ``data.cache_dir``.
+            num_workers: Processes that prepare; null: ``data.num_workers``.
+
+        Raises:
+            ValueError: ``cache: disk`` without a folder.
+        """
+        self.data = data
+        self.transforms: TransformsConfig = data.transforms
+        self.folder = cache_dir or data.cache_dir
+        if data.cache == "disk" and self.folder is None:
+            raise ValueError("data.cache: disk needs a folder: give data.cache_dir, or use memory or off")
+        self.num_workers = data.num_workers if num_workers is None else num_workers
+        self._stacks = {stack.path: stack for stack in stacks}
+        self._frames: dict[Path, NDArray[np.uint8]] = {}
+        self._ranges: dict[Path, StackRange | None] = {}
+        self._pool = StackPool()
+        self._lock = threading.Lock()
+
+    def prepare(self, stacks: Sequence[Stack] | None = None) -> None:
+        """Build or open the frames of stacks (all by default) now instead of at the first batch.
+
+        Raises:
+            StackError: Naming every stack that cannot be used.
+        """
+        if self.data.cache == "off":
+            return
+        wanted = [
+            s for s in (self._stacks.values() if stacks is None else stacks) if s.path not in self._frames
+        ]
+        if wanted:
+            folder = self.folder if self.data.cache == "disk" else None
+            self._frames.update(load_frames(wanted, self.transforms, folder, self.num_workers))
+
+    def batch(self, table: FrameTable, indices: ArrayLike) -> Tensor:
+        """Frames of some samples.
+
+        Page numbers beyond a stack are clamped to it. With ``channel_offsets_hours`` the three channels are the
+        frames at these offsets, clamped at the start of the recording.
+
+        Args:
+            table: The samples.
+            indices: [B] rows of the table.
+
+        Returns:
+            [B, C, S, S] uint8; C is 1 for gray stacks, 3 when a stack of the table has colours or for offsets.
+        """
+        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
+        sources = table.stack_index[rows]
+        offsets = self.data.channel_offsets_hours
+        if offsets is None:
+            return torch.from_numpy(self._gather(table, sources, table.frame_index[rows]))
+        shifted = []
+        for offset in offsets:
+            frames = table.frame_index[rows] + round(offset * table.frames_per_hour)
+            shifted.append(self._gather(table, sources, np.maximum(frames, 0)))
+        if shifted[0].shape[1] != 1:
+            raise ValueError(
+                "data.channel_offsets_hours needs gray stacks, but a stack of the table has colours"
+            )
+        return torch.from_numpy(np.concatenate(shifted, axis=1))
+
+    def page(self, stack: Stack, index: int) -> NDArray[np.generic]:
+        """A raw page; the number is clamped to the stack."""
+        return self._pool.page(stack.path, _clamp(index, stack.n_frames))
+
+    def _gather(
+        self, table: FrameTable, sources: NDArray[np.int64], frames: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        size = self.transforms.image_size
+        if self.data.cache == "off":
+            images = [self._decode(table.stacks[s], int(f)) for s, f in zip(sources, frames, strict=True)]
+            channels = 3 if any(_has_colours(stack) for stack in table.stacks) else 1
+            result = np.empty((len(images), channels, size, size), np.uint8)
+            for target, image in zip(result, images, strict=True):
+                target[:] = np.moveaxis(image, 2, 0) if image.ndim == 3 else image
+            return result
+        with self._lock:
+            self.prepare(table.stacks)
+        arrays = [self._frames[stack.path] for stack in table.stacks]
+        channels = max((array.shape[1] for array in arrays), default=1)
+        result = np.empty((len(sources), channels, size, size), np.uint8)
+        for target, s, f in zip(result, sources, frames, strict=True):
+            target[:] = arrays[s][_clamp(int(f), len(arrays[s]))]
+        return result
+
+    def _decode(self, stack: Stack, frame: int) -> NDArray[np.uint8]:
+        index = _clamp(frame, stack.n_frames)
+        if stack.path not in self._ranges:
+            self._ranges[stack.path] = find_stack_range(stack, self.transforms)
+        page = self.page(stack, index)
+        return prepare_page(page, self.transforms, f"{stack.path}: page {index}", self._ranges[stack.path])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the lock, and memory maps: another process opens its own."""
+        frames = {} if self.data.cache == "disk" else self._frames
+        return {**self.__dict__, "_lock": None, "_frames": frames}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+
+class FrameDataset(Dataset[Sample]):
+    """The original's samples: (image [3, S, S] float32 normalised, label, metadata), without augmentation.
+
+    For a ``torch.utils.data.DataLoader``; the training loop gathers whole batches from the store instead.
+    """
+
+    def __init__(self, table: FrameTable, store: FrameStore) -> None:
+        self.table = table
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        images = eval_tensor(self.store.batch(self.table, indices), self.store.transforms)
+        samples: list[Sample] = []
+        for image, index in zip(images, indices, strict=True):
+            metadata = self.get_metadata(index)
+            label = metadata.pop("label")
+            samples.append((image, label, metadata))
+        return samples
+
+    def get_metadata(self, index: int) -> dict[str, Any]:
+        """Path, condition, position, frame index, hours and label of a sample."""
+        return self.table.metadata(index)
+
+
+class EpochSampler:
+    """The batches of every epoch as a pure function of seed and epoch.
+
+    Example:
+        >>> sampler = EpochSampler(5, 2, seed=0, shuffle=False)
+        >>> [batch.tolist() for batch in sampler.batches(1, skip=1)]
+        [[2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        weights: ArrayLike | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Describe an epoch.
+
+        Args:
+            n: Samples.
+            batch_size: Of the global batch, over all processes.
+            seed: Of the order.
+            shuffle: A new permutation every epoch; otherwise the samples in order.
+            drop_last: Leave out a last batch that is not full.
+            weights: [n] chances ≥ 0 of drawing with replacement instead of a permutation.
+            rank: Number of this process.
+            world_size: Processes that share every batch.
+        """
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"expected at least one sample and a batch size ≥ 1, found {n} and {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not in 0 … {world_size - 1}")
+        self.n, self.batch_size, self.seed, self.shuffle = n, batch_size, seed, shuffle
+        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self.chances: NDArray[np.float64] | None = None
+        if weights is not None:
+            w = np.asarray(weights, dtype=np.float64)
+            if w.shape != (n,) or not np.isfinite(w).all() or w.min() < 0 or w.sum() <= 0:
+                raise ValueError(
+                    f"weights: expected {n} numbers ≥ 0 that are not all 0, found shape {w.shape}"
+                )
+            self.chances = w / w.sum()
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self.n // self.batch_size if self.drop_last else math.ceil(self.n / self.batch_size)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """[n] sample numbers of an epoch, over all processes."""
+        generator = np.random.Generator(np.random.Philox(derive_seed(self.seed, "sampler", epoch)))
+        if self.chances is not None:
+            return generator.choice(self.n, size=self.n, replace=True, p=self.chances).astype(np.int64)
+        return generator.permutation(self.n).astype(np.int64) if self.shuffle else np.arange(self.n)
+
+    def batches(self, epoch: int, skip: int = 0) -> Iterator[NDArray[np.int64]]:
+        """This process's part of every batch.
+
+        A last batch smaller than ``world_size`` is filled by repeating its samples, so that no process is idle.
+
+        Args:
+            epoch: Number of the epoch.
+            skip: Batches already done, when an epoch is resumed in the middle.
+        """
+        order = self.order(epoch)
+        for number in range(skip, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            if len(batch) < self.world_size:
+                batch = np.resize(batch, self.world_size)
+            yield batch[self.rank :: self.world_size]
+
+
+def sampler_weights(labels: ArrayLike) -> NDArray[np.float64]:
+    """[N] weights 1 / (samples of the class), so that classes are drawn equally often; 1 for a single class.
+
+    Example:
+        >>> sampler_weights([1, 1, 0]).tolist()
+        [0.5, 0.5, 1.0]
+    """
+    _, inverse, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    return 1.0 / counts[inverse] if len(counts) > 1 else np.ones(len(inverse))
+
+
+def _clamp(index: int, n: int) -> int:
+    return min(max(index, 0), n - 1)
+
+
+def _has_colours(stack: Stack) -> bool:
+    return stack.shape is not None and len(stack.shape) == 3 and stack.shape[-1] == 3
