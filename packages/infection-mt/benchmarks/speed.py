@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from PIL import Image
+
 from infection_mt.config import Config
 from infection_mt.data.frames import Augmentation
 from infection_mt.data.loading import iterate_batches, normalise
@@ -28,7 +30,6 @@ from infection_mt.losses import multitask_loss
 from infection_mt.training import RunOptions, Trainer
 from medshared.images import StackPool
 from medshared.runs import RunDirectory
-from PIL import Image
 
 
 def line(workload: str, **values: object) -> None:
@@ -175,9 +176,9 @@ def _plain_frame(table: object, i: int, rng: np.random.Generator) -> np.ndarray:
     page /= max(page.max(), 1e-9)
     image = Image.fromarray(np.repeat((page * 255).astype(np.uint8)[..., None], 3, axis=2))
     image = image.resize((64, 64), Image.Resampling.BILINEAR)
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if rng.random() < 0.5:  # noqa: PLR2004
+    if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     return np.asarray(image.rotate(rng.uniform(-15, 15)))
 
@@ -206,7 +207,7 @@ def bench_step(trainer: Trainer, repeats: int) -> None:
         trainer.model.train()
         for indices, frames in iterate_batches(trainer.data.store, table, batches):
             images = augmentation.apply(frames, draws, indices)
-            trainer.step(torch.from_numpy(indices), trainer._input(images), columns)  # noqa: SLF001
+            trainer.step(torch.from_numpy(indices), trainer._input(images), columns)
 
     seconds = medians({"bare": bare, "whole": whole}, max(repeats, 5))
     line("train_step_resnet18_64px_batch16", bare_ms=1e3 * seconds["bare"] / 8, whole_ms=1e3 * seconds["whole"] / 8,

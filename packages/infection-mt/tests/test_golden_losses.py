@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from infection_mt.config import Config, SingleTaskRegression
 from infection_mt.losses import classification_loss, multitask_loss
 from infection_mt.optimisation import build_scheduler

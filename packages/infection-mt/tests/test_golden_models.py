@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+
 from infection_mt.explain import denormalise, grad_cam, heatmap, overlay
 from infection_mt.losses import multitask_loss
 from infection_mt.models.checkpoint import infer_architecture
@@ -103,10 +104,7 @@ def test_parameter_counts_and_layers(golden_json):
     assert trainable == golden["frozen_backbone_trainable"]
 
 
-CASES = (
-    "mt18_h256 mt18_h256_cond mt18_h0 mt18_h0_d0_cond mt34_h64_d0 mt50_h256 mt50_h256_cond mt101_h256 "
-    "cls18_1 cls50_1 reg18 reg50"
-).split()
+CASES = ["mt18_h256", "mt18_h256_cond", "mt18_h0", "mt18_h0_d0_cond", "mt34_h64_d0", "mt50_h256", "mt50_h256_cond", "mt101_h256", "cls18_1", "cls50_1", "reg18", "reg50"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -142,7 +140,7 @@ def test_training_steps(setting, precision, script, golden_json, golden_npz, fil
     config, expected = golden[f"{setting}_config"], golden[f"{setting}_{precision}_{script}"]
     dtype = torch.float32 if precision == "f32" else torch.float64
     recipe = golden["input_recipe"]
-    rng = np.random.RandomState(recipe["numpy_RandomState_seed"])  # noqa: NPY002 - the recipe's stream
+    rng = np.random.RandomState(recipe["numpy_RandomState_seed"])
     drawn = rng.standard_normal(tuple(recipe["shape"])).astype(np.float32)
     assert drawn.astype(np.float64).sum() == pytest.approx(recipe["sum_f64"])
     x = torch.from_numpy(drawn).to(dtype)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from infection_mt.config import Config
 from infection_mt.data.prepare import prepare_data
 from infection_mt.training import (
@@ -127,10 +128,7 @@ def test_a_run_writes_what_the_guide_promises(tiny_settings, tmp_path, task):
     assert {"model_state", "optimizer_state", "scaler_state", "config", "epoch", "val_metrics"} <= best.keys()
     assert all(isinstance(value, float) for value in best["val_metrics"].values())
     if task == "multitask":
-        expected = (
-            "total_loss cls_loss reg_loss cls_accuracy cls_precision cls_recall cls_f1 cls_auc reg_mae reg_rmse "
-            "reg_mse combined"
-        ).split()
+        expected = ["total_loss", "cls_loss", "reg_loss", "cls_accuracy", "cls_precision", "cls_recall", "cls_f1", "cls_auc", "reg_mae", "reg_rmse", "reg_mse", "combined"]
         assert list(results["test_metrics"])[:12] == expected
         assert (folder / "prediction_scatter.png").exists()
         assert (folder / "validation_metrics.png").exists()

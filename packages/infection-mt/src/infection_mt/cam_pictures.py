@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from medshared.files import atomic_open, write_json
-from medshared.gpu import select_device
 from PIL import Image
 
 from infection_mt.data.loading import normalise
@@ -17,6 +15,8 @@ from infection_mt.explain import Score, denormalise, grad_cam, heatmap, overlay
 from infection_mt.inference import infected_columns
 from infection_mt.models.checkpoint import load_model
 from infection_mt.rescoring import Side, load_run, side_of_run
+from medshared.files import atomic_open, write_json
+from medshared.gpu import select_device
 
 logger = logging.getLogger(__name__)
 

@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     search = verb("search", "hyper-parameter search on the validation set", "search")
     add_run_options(search)
-    search.add_argument("--space", type=Path, help="YAML: key → values, or low and high")
+    search.add_argument("--space", type=Path, help="YAML: key → choices, or low and high")
     search.add_argument("--trials", type=int, default=20)
     search.add_argument("--sampler", choices=["tpe", "random", "grid"], default="tpe")
 

@@ -10,11 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from medshared.configuration import ConfigError, apply_overrides, load_config, load_yaml_or_json
-from medshared.files import read_json
-
 from infection_mt.config import Config
 from infection_mt.training import RunInterruptedError, RunOptions, TrainingError, train_run
+from medshared.configuration import ConfigError, apply_overrides, load_config, load_yaml_or_json
+from medshared.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +146,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict new stacks; exit code 1 when any of them failed."""
-    from medshared.gpu import select_device
-
     from infection_mt.plate_report import write_plate_report
     from infection_mt.prediction import (
         PredictionSettings,
@@ -157,6 +154,7 @@ def predict(arguments: argparse.Namespace) -> int:
         parse_layout,
         predict_stacks,
     )
+    from medshared.gpu import select_device
 
     ensemble = load_ensemble(arguments.weights, select_device(arguments.device))
     settings = PredictionSettings(

@@ -8,17 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medshared.files import write_json
-from medshared.metrics.statistics import holm
-from medshared.report import Report
-from medshared.runs import RunDirectory
-
 from infection_mt import evaluation
 from infection_mt.config import Config
 from infection_mt.data.prepare import RunData, cache_folder, prepare_data
 from infection_mt.data.stacks import load_stacks
 from infection_mt.reporting import bootstrap_unit, number
 from infection_mt.training import RunOptions, train_run
+from medshared.files import write_json
+from medshared.metrics.statistics import holm
+from medshared.report import Report
+from medshared.runs import RunDirectory
 
 logger = logging.getLogger(__name__)
 TASKS = ("multitask", "classification", "regression")
@@ -67,7 +66,7 @@ def compare_runs(runs: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: Fewer than two runs, or runs without common frames.
     """
-    if len(runs) < 2:  # noqa: PLR2004
+    if len(runs) < 2:
         raise ValueError("compare needs at least two runs")
     predictions = [evaluation.Predictions.load(run) for run in runs]
     unit = bootstrap_unit(predictions[0])

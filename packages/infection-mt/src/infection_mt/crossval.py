@@ -7,10 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medshared.files import read_json, write_json
-from medshared.report import Report
-from medshared.runs import RunDirectory
-
 from infection_mt import ensemble, evaluation
 from infection_mt.aggregation import aggregate_folds, cv_temporal_metrics
 from infection_mt.config import Config
@@ -23,6 +19,9 @@ from infection_mt.reporting import assess
 from infection_mt.training import RunOptions, train_run
 from infection_mt.window_files import window_lists
 from infection_mt.windows import window_predictions
+from medshared.files import read_json, write_json
+from medshared.report import Report
+from medshared.runs import RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -97,23 +96,25 @@ def summarise_folds(config: Config, folder: Path, runs: Sequence[Path]) -> dict[
         pooled.save(folder)
     else:
         summary["ensemble"] = ensemble.evaluate_ensemble(runs, folder / "ensemble", config)["test_metrics"]
-    temporal = _temporal(config, predictions)
-    write_json(folder / "cv_temporal_metrics.json", temporal)
-    from infection_mt.analysis.plots import temporal_generalization
-
-    picture = temporal_generalization(temporal, folder / "cv_temporal_generalization.png")
+    picture = _write_windows(config, folder, predictions) if predictions[0].has_classes else None
     _report(config, summary, picture).write(folder / "report.html")
     write_json(folder / "cv_summary.json", summary)
     return summary
 
 
-def _temporal(config: Config, predictions: Sequence[evaluation.Predictions]) -> dict[str, Any]:
+def _write_windows(config: Config, folder: Path, predictions: Sequence[evaluation.Predictions]) -> Path:
+    """Write ``cv_temporal_metrics.json`` and its picture."""
+    from infection_mt.analysis.plots import save_figure, window_overlay
+
     w = config.windows
-    folds = [window_lists(window_predictions(p, w)) for p in predictions]
-    return cv_temporal_metrics(folds, size_hours=w.size_hours, stride_hours=w.stride_hours)
+    folds = {f"fold {i + 1}": window_predictions(p, w) for i, p in enumerate(predictions)}
+    lists = [window_lists(windows) for windows in folds.values()]
+    content = cv_temporal_metrics(lists, size_hours=w.size_hours, stride_hours=w.stride_hours)
+    write_json(folder / "cv_temporal_metrics.json", content)
+    return save_figure(folder / "cv_temporal_generalization.png", window_overlay(folds))
 
 
-def _report(config: Config, summary: Mapping[str, Any], picture: Path) -> Report:
+def _report(config: Config, summary: Mapping[str, Any], picture: Path | None) -> Report:
     report = Report(f"{config.experiment_name}: {summary['num_folds']}-fold cross-validation")
     if config.cv.test == "fixed":
         report.warning(
@@ -128,7 +129,8 @@ def _report(config: Config, summary: Mapping[str, Any], picture: Path) -> Report
         [["metric", "mean", "std", "min", "max"], *[[n, *(f"{v:.4f}" for v in r.values())] for n, r in rows.items()]],
         caption="Test metrics; std is the population standard deviation over folds.",
     )
-    report.section("Over time")
-    report.figure(picture, caption="Windowed metrics, mean and standard deviation over folds.")
+    if picture is not None:
+        report.section("Over time")
+        report.figure(picture, caption="Metrics in sliding windows of hours since the first frame, fold by fold.")
     report.config(summary["config"])
     return report

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medshared.files import write_json
-
 from infection_mt.config import Config
 from infection_mt.synthetic import SyntheticData, SyntheticParams, generate
+from medshared.files import write_json
 
 logger = logging.getLogger(__name__)
 TASKS = ("multitask", "classification", "regression")

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medshared.report import Report
 from PIL import Image
 
-from infection_mt.comparison import comparison_rows, compare_runs
+from infection_mt.comparison import compare_runs, comparison_rows
 from infection_mt.demo import DEMO_SETTINGS, TASKS, demo_config, merge
 from infection_mt.reporting import number
 from infection_mt.synthetic import SyntheticData, SyntheticParams, generate
 from infection_mt.training import RunOptions, train_run
+from medshared.report import Report
 
 CONFOUNDED = {"training": {"epochs": 6}, "metrics": {"bootstrap_resamples": 200}}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medshared.files import write_json
 
 from infection_mt import evaluation
 from infection_mt.config import Config
 from infection_mt.inference import score, time_scale
 from infection_mt.probabilities import logit_of
 from infection_mt.reporting import assess
+from medshared.files import write_json
 
 
 def average(predictions: Sequence[evaluation.Predictions]) -> evaluation.Predictions:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from medshared.files import atomic_open
-from medshared.report import Report
 
 from infection_mt.prediction import PredictionReport, PredictionSettings, well_curves
+from medshared.files import atomic_open
+from medshared.report import Report
 
 INFECTED, UNINFECTED = "#c0392b", "#2c6fbb"
 
@@ -82,7 +82,7 @@ def plate_map(wells: pd.DataFrame) -> Any:
         probability, hours = float(final.loc[well, "probability"]), float(final.loc[well, "hours"])
         shade = "#f1f1f1" if np.isnan(probability) else colours(probability)
         axes.add_patch(Circle((column, row), 0.42, facecolor=shade, edgecolor="#444444"))
-        dark = np.isnan(probability) or 0.25 < probability < 0.75  # noqa: PLR2004 - light middle of the map
+        dark = np.isnan(probability) or 0.25 < probability < 0.75
         text = "–" if np.isnan(probability) else f"{probability:.2f}"
         label = text if np.isnan(hours) else f"{text}\n{hours:.0f} h"
         axes.text(column, row, label, ha="center", va="center", fontsize=8, color="#222222" if dark else "white")

@@ -16,9 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from medshared.files import read_json, sha256_file, write_json
-from medshared.images import StackError, StackReader
-from medshared.tables import write_table
 
 from infection_mt.config import ClampRange, TransformsConfig
 from infection_mt.data.frame_cache import find_stack_range, prepare_page
@@ -26,6 +23,9 @@ from infection_mt.data.loading import evaluation_batches, normalise
 from infection_mt.data.stacks import Stack, parse_name
 from infection_mt.models.base import ResNetBase
 from infection_mt.models.checkpoint import load_model
+from medshared.files import read_json, sha256_file, write_json
+from medshared.images import StackError, StackReader
+from medshared.tables import write_table
 
 logger = logging.getLogger(__name__)
 

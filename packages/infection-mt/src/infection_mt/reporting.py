@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from medshared.files import read_json, write_json
-from medshared.metrics.classification import best_threshold
-from medshared.report import Report
-from medshared.runs import RunDirectory
 
 from infection_mt import evaluation
 from infection_mt.config import Config
@@ -20,6 +16,10 @@ from infection_mt.data.prepare import plain_config, table_targets
 from infection_mt.inference import score
 from infection_mt.window_files import write_temporal_metrics
 from infection_mt.windows import window_predictions
+from medshared.files import read_json, write_json
+from medshared.metrics.classification import best_threshold
+from medshared.report import Report
+from medshared.runs import RunDirectory
 
 if TYPE_CHECKING:
     from infection_mt.training import Trainer
@@ -58,7 +58,7 @@ def finish_run(trainer: Trainer, *, best_epoch: int, fold_index: int | None, sec
         "stacks": {name: len(stacks) for name, stacks in trainer.data.split.sides().items()},
         "seconds": seconds,
     }
-    if threshold != 0.5:  # noqa: PLR2004 - the fixed decision
+    if threshold != 0.5:
         _store_threshold(run, threshold)
     logger.info(evaluation.format_metrics("test", results["test_metrics"]))
     write_outputs(run, config, predictions, results, fold_index=fold_index)
@@ -82,7 +82,7 @@ def assess(
         "test_metrics": score(predictions, config, time_scale),
         "baseline": evaluation.naive_baselines(predictions.label, predictions.time_target),
     }
-    if threshold != 0.5:  # noqa: PLR2004
+    if threshold != 0.5:
         assessed["test_metrics_at_threshold"] = score(predictions, config, time_scale, threshold)
     if m.bootstrap_resamples:
         groups = bootstrap_unit(predictions)
@@ -119,14 +119,14 @@ def bootstrap_unit(predictions: evaluation.Predictions) -> Literal["stack", "wel
     """Return what is resampled: wells when every class has several, else stacks."""
     wells = predictions.groups("well")
     per_class = [len(set(wells[predictions.label == label])) for label in set(predictions.label.tolist())]
-    return "well" if min(per_class, default=0) > 3 else "stack"  # noqa: PLR2004 - fewer carry no interval
+    return "well" if min(per_class, default=0) > 3 else "stack"
 
 
 def choose_threshold(validation: evaluation.Predictions, config: Config) -> float:
     """Return the decision threshold: 0.5, or the best one on the validation set."""
     if config.selection.threshold == "fixed" or not validation.has_classes:
         return 0.5
-    if len(set(validation.label.tolist())) < 2:  # noqa: PLR2004 - both classes
+    if len(set(validation.label.tolist())) < 2:
         logger.warning("the validation set has one class: the decision threshold stays at 0.5")
         return 0.5
     return float(best_threshold(validation.probability, validation.label, config.selection.threshold))
@@ -181,14 +181,18 @@ def build_report(run: RunDirectory, results: Mapping[str, Any]) -> Report:
 
 
 PICTURES = {
-    "Time": ["prediction_scatter.png", "temporal_generalization.png"],
-    "Calibration": ["calibration.png", "time_calibration.png"],
+    "Time": ["prediction_scatter.png", "figures/time_error_by_hour.png", "temporal_generalization.png"],
+    "Class": ["figures/probability_over_time.png", "figures/roc.png"],
+    "Calibration": ["figures/reliability.png"],
     "Training": ["training_curves.png", "validation_metrics.png"],
 }
 PICTURE_CAPTIONS = {
-    "prediction_scatter.png": "Predicted against true hours; the dotted line is the identity.",
-    "temporal_generalization.png": "Class metrics in sliding windows of hours since the first frame.",
-    "calibration.png": "Observed share of infected frames against predicted probability.",
+    "prediction_scatter.png": "Predicted against true hours; the line is the identity.",
+    "time_error_by_hour.png": "Time error over the hours of the recording.",
+    "temporal_generalization.png": "Metrics in sliding windows of hours since the first frame.",
+    "probability_over_time.png": "P(infected) of each test stack over its recording.",
+    "roc.png": "Receiver operating characteristic on the test set.",
+    "reliability.png": "Observed share of infected frames against predicted probability.",
     "training_curves.png": "Losses over epochs.",
     "validation_metrics.png": "Validation metrics over epochs.",
 }

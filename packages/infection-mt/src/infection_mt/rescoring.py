@@ -6,9 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from medshared.files import read_json, write_json
-from medshared.gpu import select_device
-
 from infection_mt import evaluation
 from infection_mt.config import Config
 from infection_mt.data.confounding import confounding
@@ -20,6 +17,8 @@ from infection_mt.data.table import FrameTable, build_table
 from infection_mt.inference import predict_table, time_scale
 from infection_mt.models.checkpoint import load_model
 from infection_mt.reporting import assess
+from medshared.files import read_json, write_json
+from medshared.gpu import select_device
 
 logger = logging.getLogger(__name__)
 Side = Literal["train", "val", "test"]

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from medshared.configuration import load_yaml_or_json
-from medshared.files import write_json
-from medshared.tables import write_table
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from infection_mt.config import Config
@@ -18,15 +15,18 @@ from infection_mt.data.dataset import FrameStore
 from infection_mt.data.prepare import RunData, cache_folder, plain_config, prepare_data
 from infection_mt.data.stacks import load_stacks
 from infection_mt.training import DEFAULT_SELECTION, RunOptions, lower_is_better, train_run
+from medshared.configuration import load_yaml_or_json
+from medshared.files import write_json
+from medshared.tables import write_table
 
 logger = logging.getLogger(__name__)
 
 
 class Parameter(BaseModel):
-    """One searched key: either ``values`` or a range ``low``…``high`` (``log`` for a logarithmic one)."""
+    """One searched key: either ``choices`` or a range ``low``…``high`` (``log`` for a logarithmic one)."""
 
     model_config = ConfigDict(extra="forbid")
-    values: list[Any] | None = None
+    choices: list[Any] | None = None
     low: float | None = None
     high: float | None = None
     log: bool = False
@@ -34,16 +34,16 @@ class Parameter(BaseModel):
     @model_validator(mode="after")
     def _one_kind(self) -> Parameter:
         has_range = self.low is not None and self.high is not None
-        if (self.values is None) == (not has_range):
-            raise ValueError("give either values, or low and high")
+        if (self.choices is None) == (not has_range):
+            raise ValueError("give either choices, or low and high")
         return self
 
 
 DEFAULT_SPACE: dict[str, Parameter] = {
     "multitask.classification_weight": Parameter(low=0.2, high=5.0, log=True),
     "multitask.regression_weight": Parameter(low=0.2, high=5.0, log=True),
-    "model.hidden_dim": Parameter(values=[0, 64, 256, 512]),
-    "model.dropout": Parameter(values=[0.0, 0.1, 0.2, 0.3, 0.5]),
+    "model.hidden_dim": Parameter(choices=[0, 64, 256, 512]),
+    "model.dropout": Parameter(choices=[0.0, 0.1, 0.2, 0.3, 0.5]),
     "optimizer.lr": Parameter(low=1e-5, high=1e-3, log=True),
 }
 
@@ -88,7 +88,7 @@ def search(
         options: Device and downloads. An existing study is continued until it has ``trials`` finished trials.
         trials: Number of finished trials wanted.
         space: Dotted key → Parameter.
-        sampler: ``tpe``, ``random`` or ``grid`` (``values`` only).
+        sampler: ``tpe``, ``random`` or ``grid`` (``choices`` only).
 
     Returns:
         The best trial: number, value, parameters.
@@ -135,18 +135,18 @@ def _without_test(data: RunData) -> RunData:
 
 def _sampler(optuna: Any, name: str, space: Mapping[str, Parameter], seed: int) -> Any:
     if name == "grid":
-        ranges = [key for key, parameter in space.items() if parameter.values is None]
+        ranges = [key for key, parameter in space.items() if parameter.choices is None]
         if ranges:
-            raise ValueError(f"search: a grid needs values, these keys have ranges: {', '.join(ranges)}")
-        return optuna.samplers.GridSampler({key: parameter.values for key, parameter in space.items()}, seed=seed)
+            raise ValueError(f"search: a grid needs choices, these keys have ranges: {', '.join(ranges)}")
+        return optuna.samplers.GridSampler({key: parameter.choices for key, parameter in space.items()}, seed=seed)
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed)
 
 
 def _suggest(trial: Any, key: str, parameter: Parameter) -> Any:
-    if parameter.values is not None:
-        return trial.suggest_categorical(key, parameter.values)
+    if parameter.choices is not None:
+        return trial.suggest_categorical(key, parameter.choices)
     return trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
 
 

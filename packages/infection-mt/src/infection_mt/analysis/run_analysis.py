@@ -17,7 +17,7 @@ from infection_mt.config import WindowsConfig
 from infection_mt.prediction_files import METADATA_NAME, PREDICTIONS_NAME, PredictionFileError
 from infection_mt.prediction_table import Predictions
 from infection_mt.windows import earliest_reliable_hour, window_predictions
-from medshared.files import write_text
+from medshared.files import to_plain, write_text
 from medshared.tables import write_table
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ DEFAULT_ONSET = 2.0  # of the original's configuration
 
 
 def analyze_run(
-    result_dir: Path | str, output_dir: Path | str | None = None, *, n_resamples: int = 200
+    result_dir: Path | str,
+    output_dir: Path | str | None = None,
+    *,
+    results: Mapping[str, Any] | None = None,
+    n_resamples: int = 200,
 ) -> list[Path]:
     """Draw and summarise a finished run of this package or of the original.
 
@@ -41,6 +45,7 @@ def analyze_run(
     Args:
         result_dir: The run's folder.
         output_dir: Where to write; None writes into the run's folder.
+        results: Content of ``results.json`` of a run that has not written it yet.
         n_resamples: Resamples of the windows' intervals.
 
     Returns:
@@ -56,18 +61,18 @@ def analyze_run(
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such run folder")
     target = source if output_dir is None else Path(output_dir)
-    results = read_results(source / RESULTS_NAME)
-    if not results.complete:
-        logger.warning("%s", results.problem)
+    found = read_results(source / RESULTS_NAME) if results is None else Results(to_plain(results))
+    if not found.complete:
+        logger.warning("%s", found.problem)
     log = read_training_log(source)
     if log is None:
         logger.warning("%s: no history and no log with epochs: training curves are left out", source)
     written = _epoch_figures(log, target)
-    predictions = _read_predictions(source, results)
+    predictions = _read_predictions(source, found)
     if predictions is not None and len(predictions):
-        written += _prediction_figures(predictions, results, target, n_resamples)
+        written += _prediction_figures(predictions, found, target, n_resamples)
         written += _tables(predictions, target)
-    written.append(write_text(target / SUMMARY_NAME, training_summary(results.content, log)))
+    written.append(write_text(target / SUMMARY_NAME, training_summary(found.content, log)))
     return written
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infection_mt.config import ClampRange, Config
+from infection_mt.data.confounding import confounding
 from infection_mt.data.dataset import FrameStore
 from infection_mt.data.policy import resolve_policy
-from infection_mt.data.confounding import confounding
 from infection_mt.data.splits import Split, make_split
 from infection_mt.data.stacks import Stack, load_stacks
 from infection_mt.data.table import FrameTable, build_table
