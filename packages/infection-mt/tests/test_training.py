@@ -75,8 +75,7 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+@pytest.mark.parametrize(("stop_after", "weighting"), [(1, "fixed"), (3, "uncertainty"), (6, "fixed")])
 def test_a_stopped_run_ends_with_the_same_bits(tiny_settings, tmp_path, stop_after, weighting):
     settings = changed(tiny_settings, multitask={"loss_weighting": weighting}, training={"epochs": 3})
     settings["data"]["balance_sampler"] = True

@@ -86,8 +86,8 @@ def write_demo_report(
     )
     report.section("Does the second task help?")
     report.text(
-        "The same network was trained for both tasks, for the class alone and for the time alone, on one split and with "
-        "one seed. One split of synthetic data proves little either way; the table shows how to ask."
+        "The same network was trained for both tasks, for the class alone and for the time alone, on one split "
+        "and with one seed. One split of synthetic data proves little either way; the table shows how to ask."
     )
     report.table(_task_rows(runs), caption="Held-out stacks")
     rows = compare_runs([output / task for task in TASKS], output / "comparison")
