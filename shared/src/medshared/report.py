@@ -333,10 +333,7 @@ def _data_address(kind: str, data: bytes) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    from importlib.resources import files
-
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("medshared"),
@@ -345,8 +342,4 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # The only text that is not escaped: our own file, with nothing of the user's in it.
-    style = Markup((files("medshared") / "templates" / "style.css").read_text(encoding="utf-8"))  # noqa: S704
-    return environment.get_template(template).render(
-        **{"sections": [], **values}, style=style, version=__version__
-    )
+    return environment.get_template(template).render(**{"sections": [], **values}, version=__version__)
