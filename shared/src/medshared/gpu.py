@@ -122,7 +122,8 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
         # cuBLAS reads it when its handle is made; without it deterministic mode raises on CUDA.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)  # imports torch's compiler: seconds, if not needed
     torch.backends.cudnn.deterministic = deterministic
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries draw from the global generator)
