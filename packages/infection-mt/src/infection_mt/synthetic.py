@@ -51,6 +51,7 @@ class SyntheticParams:
         onset_hour: Hour from which infected cells may die.
         seed: Every drawn number follows from it.
         n_cells: Cells of a field that could exist at hour 48.
+        cell_scale: Size of a cell; at 1 its short axis is 2.5 % of the field.
         stratified: Spread births and deaths evenly; plain uniform draws make time harder to read.
         gradient: Illumination ramp from left (0) to right, in units of a cell's amplitude, in all stacks.
         variant: See the module docstring.
@@ -67,6 +68,7 @@ class SyntheticParams:
     onset_hour: float = 1.0
     seed: int = 0
     n_cells: int = 40
+    cell_scale: float = 1.0
     stratified: bool = True
     gradient: float = 0.0
     variant: Variant = "plain"
@@ -321,7 +323,7 @@ def _draw_page(
     near = present & (x > -margin) & (x < params.size + margin)
     is_round = since_death > 0
     inside = present & (x >= 0) & (x < params.size) & (y >= 0) & (y < params.size)
-    scale = params.size / 96.0
+    scale = params.cell_scale * params.size / 96.0
     short = np.where(is_round, 1.6, 2.4) * scale
     long = np.where(is_round, 1.6, 2.4 * 2.2) * scale
     amplitude = np.where(is_round, 0.15 + np.exp(-3.0 * np.maximum(since_death, 0.0)), 0.45)

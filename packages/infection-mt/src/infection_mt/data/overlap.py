@@ -1,0 +1,350 @@
+"""Do two stacks show the same cells? Fourier registration of neighbouring fields, and the original's hash tools.
+
+Neighbouring fields of a well are often filmed with a small overlap. With one field in training and the other in
+the test set, the same cells are learnt and scored. :func:`find_overlaps` is the test to use; the perceptual hash
+and the strip audit reproduce the original's tools, which miss shifted strips.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from medshared.images import StackReader
+from medshared.tables import write_jsonl
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from infection_mt.data.pages import PageError, scale_page
+from infection_mt.data.stacks import Stack
+
+logger = logging.getLogger(__name__)
+
+SIDES = ("left", "right", "top", "bottom")
+_OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
+_NOISE_PIXELS = 1.0  # camera noise differs between the fields and would hide the common cells
+_CELL_PIXELS = 4.0  # wider structures are illumination; without them fewer pixels make a sure match
+Gray = NDArray[np.float32]
+
+
+# ------------------------------------------------------------------ registration
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How one field lies to another.
+
+    Attributes:
+        dy: Rows by which the second field lies below the first, in pixels of the original pages.
+        dx: Columns by which it lies to the right.
+        area: Common part of the area of a field, 0 … 1.
+        correlation: Pearson correlation of the two images in the common part.
+        z: The same in standard deviations of unrelated images of this texture.
+        overlapping: Whether both are high enough.
+    """
+
+    dy: int
+    dx: int
+    area: float
+    correlation: float
+    z: float
+    overlapping: bool
+
+
+@dataclass(frozen=True)
+class OverlapPair:
+    """Two overlapping stacks by their number in the list, with the measurement."""
+
+    a: int
+    b: int
+    overlap: Overlap
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A filtered image and what every comparison needs of it; arrays have twice the image's size."""
+
+    shape: tuple[int, ...]
+    scale: int  # pixels of the page for one pixel here
+    spectrum: NDArray[np.complexfloating[Any, Any]]
+    sums: NDArray[np.floating[Any]]  # of the part that a shifted window covers, for every shift
+    spread: NDArray[np.floating[Any]]  # sum of squared deviations of the same part; infinite without texture
+    power: NDArray[np.floating[Any]]  # autocorrelation
+
+
+def measure_overlap(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    *,
+    max_side: int | None = None,
+    min_correlation: float = 0.5,
+    min_z: float = 7.0,
+) -> Overlap:
+    """Find the shift between two fields and judge whether they overlap.
+
+    The band-passed images, whose spectra are nearly flat, are correlated by FFT for all shifts at once, and every
+    shift is normalised by its own common part. A plain phase correlation divides by the amplitude of the whole
+    padded images instead, whose borders then outweigh an overlap of a few per cent.
+
+    Args:
+        a: Page [H, W] or [H, W, 3].
+        b: Page of the same shape.
+        max_side: Shrink to at most this many pixels first; null: full resolution.
+        min_correlation: Needed in the common part.
+        min_z: Needed in standard deviations; very small overlaps of coarse textures cannot reach it.
+
+    Returns:
+        The best shift, also when it is not convincing.
+    """
+    if a.shape[:2] != b.shape[:2]:
+        raise ValueError(f"fields of one microscope have one size, found {a.shape} and {b.shape}")
+    return _compare(_field(a, max_side), _field(b, max_side), min_correlation, min_z)
+
+
+def find_overlaps(
+    stacks: Sequence[Stack],
+    *,
+    frame: int = 0,
+    max_side: int = 256,
+    min_correlation: float = 0.5,
+    min_z: float = 7.0,
+) -> list[OverlapPair]:
+    """All overlapping pairs of stacks within one well (or folder, where the well is unknown).
+
+    One page of each stack is read. Results are remembered for the life of the process.
+
+    Args:
+        stacks: The stacks; pairs refer to their order.
+        frame: Page to compare, clamped to the stack.
+        max_side: Working size in pixels; shifts are exact to ``page side / max_side`` pixels.
+        min_correlation: See :func:`measure_overlap`.
+        min_z: See :func:`measure_overlap`.
+    """
+    return list(_find_overlaps(tuple(stacks), frame, max_side, min_correlation, min_z))
+
+
+@lru_cache(maxsize=8)
+def _find_overlaps(
+    stacks: tuple[Stack, ...], frame: int, max_side: int, min_correlation: float, min_z: float
+) -> tuple[OverlapPair, ...]:
+    pairs = []
+    for members in _by_well(stacks).values():
+        fields: dict[int, _Field] = {}
+        for i in members if len(members) > 1 else ():
+            try:
+                fields[i] = _field(read_frame(stacks[i], frame), max_side)
+            except PageError as error:
+                logger.warning(
+                    "%s: page %d is not compared with its neighbours: %s", stacks[i].path, frame, error
+                )
+        for i, j in combinations(fields, 2):
+            if fields[i].shape == fields[j].shape:
+                found = _compare(fields[i], fields[j], min_correlation, min_z)
+                if found.overlapping:
+                    pairs.append(OverlapPair(i, j, found))
+    return tuple(pairs)
+
+
+def read_frame(stack: Stack, frame: int) -> NDArray[np.uint8]:
+    """One page as an 8-bit gray or RGB image; the number is clamped to the stack."""
+    with StackReader(stack.path) as reader:
+        return scale_page(reader.page(min(max(frame, 0), stack.n_frames - 1)))
+
+
+def _by_well(stacks: Sequence[Stack]) -> dict[str, list[int]]:
+    wells: dict[str, list[int]] = {}
+    for i, stack in enumerate(stacks):
+        wells.setdefault(stack.group("well") if stack.well else str(stack.path.parent), []).append(i)
+    return wells
+
+
+def _field(page: NDArray[Any], max_side: int | None) -> _Field:
+    image = _gray(page)
+    scale = 1 if max_side is None else max(1, math.ceil(max(image.shape) / max_side))
+    if scale > 1:
+        image = np.asarray(Image.fromarray(image).reduce(scale), np.float32)
+    image = gaussian_filter(image, _NOISE_PIXELS) - gaussian_filter(image, _CELL_PIXELS)
+    image -= image.mean()
+    spread = float(image.std())
+    image = (image / spread if spread > 0 else image).astype(np.float32)
+    shape = _padded(image.shape)
+    mask = np.conj(scipy.fft.rfft2(np.ones(image.shape, np.float32), shape))
+    spectrum = scipy.fft.rfft2(image, shape)
+    sums = scipy.fft.irfft2(spectrum * mask, shape)
+    squares = scipy.fft.irfft2(scipy.fft.rfft2(image * image, shape) * mask, shape)
+    power = scipy.fft.irfft2(np.abs(spectrum) ** 2, shape)
+    common = _common(image.shape)[2]
+    spread = np.maximum(squares - sums * sums / np.maximum(common, 1), 0)
+    # A common part without texture (empty background) has no meaningful correlation.
+    spread[(common < 16) | (spread < 0.05 * common)] = np.inf
+    return _Field(image.shape, scale, *(np.asarray(x) for x in (spectrum, sums, spread, power)))
+
+
+def _compare(a: _Field, b: _Field, min_correlation: float, min_z: float) -> Overlap:
+    """Pearson correlation of the common part for every shift at once; the most significant one is kept."""
+    dy, dx, common = _common(a.shape)
+    r = scipy.fft.irfft2(a.spectrum * np.conj(b.spectrum), _padded(a.shape))
+    r -= a.sums * _negated(b.sums) / np.maximum(common, 1)
+    r /= np.sqrt(a.spread * _negated(b.spread))
+    z = r * np.sqrt(common / np.float32(_texture_area(a, b)))
+    row, column = np.unravel_index(np.argmax(z), z.shape)
+    # Significance grows with the area and so pulls towards larger ones: the best fit nearby is the exact shift.
+    near = np.ix_(*((np.arange(k - 2, k + 3) % n) for k, n in zip((row, column), z.shape, strict=True)))
+    down, right = np.unravel_index(np.argmax(r[near]), (5, 5))
+    row, column = int(near[0][down, 0]), int(near[1][0, right])
+    correlation, significance = float(min(r[row, column], 1.0)), float(z[row, column])
+    return Overlap(
+        dy=int(dy[row]) * a.scale,
+        dx=int(dx[column]) * a.scale,
+        area=float(common[row, column]) / (a.shape[0] * a.shape[1]),
+        correlation=correlation,
+        z=significance,
+        overlapping=correlation >= min_correlation and significance >= min_z,
+    )
+
+
+@lru_cache(maxsize=2)
+def _common(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Rows and columns of every shift, and the pixels that both images then share."""
+    dy, dx = (np.where(np.arange(n) < n // 2, np.arange(n), np.arange(n) - n) for n in _padded(shape))
+    rows, columns = np.clip(shape[0] - np.abs(dy), 0, None), np.clip(shape[1] - np.abs(dx), 0, None)
+    return dy, dx, (rows[:, None] * columns).astype(np.float32)
+
+
+def _negated(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """The values of every shift at the opposite shift."""
+    return np.roll(values[::-1, ::-1], 1, (0, 1))
+
+
+def _padded(shape: tuple[int, ...]) -> list[int]:
+    return [scipy.fft.next_fast_len(2 * n, real=True) for n in shape]
+
+
+def _texture_area(a: _Field, b: _Field) -> float:
+    """Pixels that count as one independent observation: Σ of the product of the two autocorrelations."""
+    peaks = float(a.power[0, 0]) * float(b.power[0, 0])
+    return max(1.0, float((a.power * b.power).sum()) / max(peaks, 1e-20))
+
+
+# ------------------------------------------------------------------ the original's hash tools
+
+
+def perceptual_hash(image: NDArray[Any]) -> NDArray[np.bool_]:
+    """256 bits of the low frequencies of an image.
+
+    Gray, 64 x 64 bicubic, real part of the two-dimensional FFT (not a DCT, despite the tool's name), lowest
+    16 x 16 block, bit = above the median of the block without its first row and column.
+
+    Args:
+        image: [H, W] or [H, W, 3] uint8.
+    """
+    gray = (
+        Image.fromarray(np.ascontiguousarray(image)).convert("L").resize((64, 64), Image.Resampling.BICUBIC)
+    )
+    block = np.fft.fft2(np.asarray(gray, np.float64)).real[:16, :16]
+    return (block > np.median(block[1:, 1:])).ravel()
+
+
+def hamming(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> int:
+    """Number of different bits."""
+    return int(np.count_nonzero(a != b))
+
+
+def find_duplicates(
+    stacks: Sequence[Stack], *, frame: int = 0, max_distance: int = 6, folder: Path | None = None
+) -> list[tuple[Stack, Stack, int]]:
+    """Stacks whose frame looks like that of an earlier one.
+
+    Args:
+        stacks: In order; the first of similar ones is kept.
+        frame: Page to hash.
+        max_distance: Most different bits of duplicates.
+        folder: Where ``dedup_manifest.jsonl`` (kept) and ``dedup_removed.jsonl`` are written.
+
+    Returns:
+        (removed stack, the kept stack it resembles, distance).
+    """
+    kept: list[tuple[Stack, NDArray[np.bool_]]] = []
+    removed: list[tuple[Stack, Stack, int]] = []
+    for stack in stacks:
+        code = perceptual_hash(read_frame(stack, frame))
+        match = next(((other, d) for other, bits in kept if (d := hamming(code, bits)) <= max_distance), None)
+        if match is None:
+            kept.append((stack, code))
+        else:
+            removed.append((stack, *match))
+    if folder is not None:
+        write_jsonl(folder / "dedup_manifest.jsonl", [_described(stack, frame) for stack, _ in kept])
+        rows = [{**_described(s, frame), "duplicate_of": str(o.path), "hamming": d} for s, o, d in removed]
+        write_jsonl(folder / "dedup_removed.jsonl", rows)
+    return removed
+
+
+@dataclass(frozen=True)
+class StripMatch:
+    """Opposite borders of two fields that look alike."""
+
+    a: str
+    b: str
+    best_hamming: int
+    a_side: str
+    b_side: str
+
+
+def audit_strips(
+    stacks: Sequence[Stack],
+    *,
+    frame: int = 0,
+    strip: int = 64,
+    max_distance: int = 8,
+    file: Path | None = None,
+) -> list[StripMatch]:
+    """Compare hashed border strips of all pairs within a well, as the original's audit does.
+
+    Shifted strips hash differently, so a missing pair proves nothing; :func:`find_overlaps` aligns them.
+
+    Args:
+        stacks: The stacks.
+        frame: Page to compare.
+        strip: Width of the strips in pixels.
+        max_distance: Most different bits.
+        file: JSON lines of the result.
+    """
+    matches = []
+    for members in _by_well(stacks).values():
+        codes = {i: _strip_hashes(read_frame(stacks[i], frame), strip) for i in members if len(members) > 1}
+        for i, j in combinations(codes, 2):
+            distance, a_side, b_side = min((hamming(codes[i][x], codes[j][y]), x, y) for x, y in _OPPOSITE)
+            if distance <= max_distance:
+                matches.append(StripMatch(str(stacks[i].path), str(stacks[j].path), distance, a_side, b_side))
+    if file is not None:
+        write_jsonl(file, [asdict(match) for match in matches])
+    return matches
+
+
+def _strip_hashes(image: NDArray[np.uint8], strip: int) -> dict[str, NDArray[np.bool_]]:
+    parts = (image[:, :strip], image[:, -strip:], image[:strip], image[-strip:])
+    return {side: perceptual_hash(part) for side, part in zip(SIDES, parts, strict=True)}
+
+
+def _described(stack: Stack, frame: int) -> dict[str, Any]:
+    return {
+        "path": str(stack.path),
+        "condition": stack.condition,
+        "position": stack.position,
+        "frame_index": frame,
+    }
+
+
+def _gray(page: NDArray[Any]) -> Gray:
+    image = np.asarray(page, np.float32)
+    return np.ascontiguousarray(image.mean(axis=2) if image.ndim == 3 else image)

@@ -1,0 +1,161 @@
+"""Overlapping fields are found with their shift; the hash tools follow their recipe."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from infection_mt.config import Config, DataConfig, SplitConfig
+from infection_mt.data.overlap import (
+    audit_strips,
+    find_duplicates,
+    find_overlaps,
+    hamming,
+    measure_overlap,
+    perceptual_hash,
+)
+from infection_mt.data.splits import SIDES, make_split
+from infection_mt.data.stacks import load_stacks
+from infection_mt.synthetic import SyntheticParams, generate
+
+RNG = np.random.default_rng(11)
+SMALL_CELLS = SyntheticParams(
+    5, n_pages=2, size=128, n_cells=600, cell_scale=0.3, variant="overlap", overlap_fraction=0.05
+)
+
+
+@pytest.fixture(scope="module")
+def overlapping(tmp_path_factory):
+    """Five neighbouring fields of each of two wells that share 5 % of their width."""
+    data = generate(tmp_path_factory.mktemp("overlap"), SMALL_CELLS)
+    config = DataConfig(
+        infected_dir=data.infected_dir,
+        uninfected_dir=data.uninfected_dir,
+        split_ratios=(0.5, 0.25, 0.25),
+        split_seed=1,
+    )
+    return config, load_stacks(config)
+
+
+def test_neighbours_are_found_with_shift_and_area(overlapping):
+    _, stacks = overlapping
+    pairs = find_overlaps(stacks)
+    assert {(p.a, p.b) for p in pairs} == {(i, i + 1) for i in (0, 1, 2, 3, 5, 6, 7, 8)}
+    pitch = round(128 * 0.95)
+    for pair in pairs:
+        assert (pair.overlap.dy, pair.overlap.dx) == (0, pitch)
+        assert pair.overlap.area == pytest.approx(1 - pitch / 128)
+        assert pair.overlap.correlation > 0.8
+
+
+def test_separate_fields_do_not_overlap(tmp_path):
+    data = generate(tmp_path, SyntheticParams(5, n_pages=2, size=96, n_cells=400, cell_scale=0.3))
+    config = DataConfig(infected_dir=data.infected_dir, uninfected_dir=data.uninfected_dir)
+    assert find_overlaps(load_stacks(config)) == []
+
+
+def _texture(height, width):
+    return gaussian_filter(RNG.normal(size=(height, width)), 2)
+
+
+@given(st.integers(-60, 60), st.integers(-60, 60))
+def test_any_shift_is_recovered(dy, dx):
+    world = _texture(240, 240)
+    a = world[70:170, 70:170]
+    b = world[70 + dy : 170 + dy, 70 + dx : 170 + dx]
+    noisy = [(1000 * w + 50 * RNG.normal(size=w.shape)).astype(np.float32) for w in (a, 3 * b + 7)]
+    found = measure_overlap(*noisy)
+    assert found.overlapping
+    assert (found.dy, found.dx) == (dy, dx)
+    assert found.area == pytest.approx((100 - abs(dy)) * (100 - abs(dx)) / 100**2)
+
+
+def test_illumination_alone_is_no_overlap():
+    ramp = np.linspace(0, 20, 96)[None, :] + np.zeros((96, 1))
+    a, b = (ramp + _texture(96, 96) for _ in range(2))
+    assert not measure_overlap(a, b).overlapping
+    assert not measure_overlap(np.ones((40, 40)), np.ones((40, 40))).overlapping
+    with pytest.raises(ValueError, match="one size"):
+        measure_overlap(a, b[:50])
+
+
+def test_shrinking_keeps_the_shift_in_page_pixels():
+    world = gaussian_filter(RNG.normal(size=(300, 520)), 8)
+    found = measure_overlap(world[:, :300], world[:, 220:], max_side=100)
+    assert found.overlapping
+    assert abs(found.dx - 220) <= 3
+    assert abs(found.dy) <= 3
+
+
+def test_splits_report_or_keep_together(overlapping):
+    data, stacks = overlapping
+    warned = make_split(stacks, Config(data=data, split=SplitConfig(overlap="warn")))
+    assert any("pairs of overlapping neighbours are divided" in text for text in warned.warnings)
+    # Five fields in a row hang together by their overlaps: each well is one group, which cannot fill three sides.
+    with pytest.raises(ValueError, match="side has no stack"):
+        make_split(stacks, Config(data=data, split=SplitConfig(overlap="group")))
+    every_second = [s for s in stacks if int(s.position) % 2 or s.position == "2"]
+    apart = make_split(every_second, Config(data=data, split=SplitConfig(overlap="off")))
+    assert not any("overlapping" in text for text in apart.warnings)
+    assert sum(len(apart[side]) for side in SIDES) == len(every_second)
+
+
+def test_pages_that_cannot_be_compared_are_left_out(tmp_path, caplog):
+    data = generate(tmp_path, SyntheticParams(3, n_pages=1, size=16, variant="nan"))
+    config = DataConfig(infected_dir=data.infected_dir, uninfected_dir=data.uninfected_dir)
+    assert find_overlaps(load_stacks(config)) == []
+    assert data.faulty[0].name in caplog.text
+
+
+def test_hash_follows_its_recipe():
+    image = RNG.integers(0, 256, (50, 70)).astype(np.uint8)
+    small = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC), np.float64)
+    n = np.arange(64)
+    basis = np.exp(-2j * np.pi * np.outer(n[:16], n) / 64)
+    block = (basis @ small @ basis.T).real
+    expected = (block > np.median(block[1:, 1:])).ravel()
+    code = perceptual_hash(image)
+    assert code.shape == (256,)
+    assert hamming(code, expected) <= 2, "values at the median may differ by rounding"
+    assert hamming(code, perceptual_hash(np.repeat(image[:, :, None], 3, axis=2))) <= 2
+    assert hamming(code, ~code) == 256
+
+
+def test_duplicates_are_listed_and_the_first_is_kept(tmp_path):
+    data = generate(tmp_path, SyntheticParams(2, n_pages=2, size=48))
+    first = sorted(data.infected_dir.glob("*"))[0]
+    pages = tifffile.imread(first).astype(np.int64) + RNG.integers(-20, 20, (2, 48, 48))
+    tifffile.imwrite(data.infected_dir / "synth_s5_b2_p9_t0-1_ec.tiff", pages.clip(0).astype(np.uint16))
+    stacks = load_stacks(DataConfig(infected_dir=data.infected_dir, uninfected_dir=data.uninfected_dir))
+    removed = find_duplicates(stacks, folder=tmp_path / "out", max_distance=30)
+    assert [(r.position, k.position) for r, k, _ in removed] == [("9", "1")]
+    kept, gone = (
+        [json.loads(line) for line in (tmp_path / "out" / f"dedup_{name}.jsonl").read_text().splitlines()]
+        for name in ("manifest", "removed")
+    )
+    assert [Path(row["path"]).name for row in kept] == [s.path.name for s in stacks if s.position != "9"]
+    assert gone[0]["duplicate_of"] == str(first)
+    assert gone[0]["hamming"] == removed[0][2]
+
+
+def test_strip_audit_finds_aligned_borders(tmp_path):
+    (tmp_path / "i").mkdir()
+    (tmp_path / "u").mkdir()
+    world = (1000 * (_texture(80, 240) + 1)).astype(np.uint16)
+    for name, part in (("b2_p1", world[:, :128]), ("b2_p2", world[:, 112:])):
+        tifffile.imwrite(tmp_path / "i" / f"x_s5_{name}_.tif", part)
+    tifffile.imwrite(tmp_path / "u" / "x_s5_c4_p1_.tif", (1000 * (_texture(80, 128) + 1)).astype(np.uint16))
+    stacks = load_stacks(DataConfig(infected_dir=tmp_path / "i", uninfected_dir=tmp_path / "u"))
+    matches = audit_strips(stacks, strip=16, max_distance=20, file=tmp_path / "audit.jsonl")
+    assert [(Path(m.a).name, Path(m.b).name, m.a_side, m.b_side) for m in matches] == [
+        ("x_s5_b2_p1_.tif", "x_s5_b2_p2_.tif", "right", "left")
+    ]
+    row = json.loads((tmp_path / "audit.jsonl").read_text())
+    assert set(row) == {"a", "b", "best_hamming", "a_side", "b_side"}
+    assert audit_strips(stacks, strip=16, max_distance=-1) == []
