@@ -96,8 +96,8 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_bytes(b"a: \xff\n")
-    with pytest.raises(FileNotFoundError, match=r"did you mean 'train.yaml'\?.*trian\.yaml"):
-        load_yaml_or_json(tmp_path / "trian.yaml")
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'train.yaml'\?.*trains\.yaml"):
+        load_yaml_or_json(tmp_path / "trains.yaml")
     with pytest.raises(FileNotFoundError, match="no such configuration file"):
         load_yaml_or_json(tmp_path / "no" / "x.yaml")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
