@@ -101,7 +101,8 @@ def bench_reading(folder: Path, repeats: int, pages: int) -> None:
 
     def handles() -> list[np.ndarray]:
         return [
-            prepared(pool.page(Path(table.metadata(int(i))["path"]), int(table.frame_index[i]))) for i in chosen
+            prepared(pool.page(Path(table.metadata(int(i))["path"]), int(table.frame_index[i])))
+            for i in chosen
         ]
 
     def cached() -> torch.Tensor:
@@ -123,14 +124,20 @@ def bench_reading(folder: Path, repeats: int, pages: int) -> None:
     )
     raw = medians(
         {
-            "opening": lambda: [_open_and_read(table.metadata(int(i))["path"], int(table.frame_index[i])) for i in chosen],
+            "opening": lambda: [
+                _open_and_read(table.metadata(int(i))["path"], int(table.frame_index[i])) for i in chosen
+            ],
             "handles": lambda: [
                 pool.page(Path(table.metadata(int(i))["path"]), int(table.frame_index[i])) for i in chosen
             ],
         },
         repeats,
     )
-    line("read_raw_pages_812x928", ratio_handles=raw["opening"] / raw["handles"], handles_ms=1e3 * raw["handles"] / 32)
+    line(
+        "read_raw_pages_812x928",
+        ratio_handles=raw["opening"] / raw["handles"],
+        handles_ms=1e3 * raw["handles"] / 32,
+    )
 
 
 def _open_and_read(path: str, index: int) -> np.ndarray:
@@ -161,7 +168,11 @@ def bench_epoch(folder: Path, repeats: int) -> None:
             rows = order[start : start + 16]
             images = np.stack([_plain_frame(table, int(i), rng) for i in rows])
             x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
-            trainer.step(torch.from_numpy(rows), x.contiguous(memory_format=torch.channels_last), trainer.columns["train"])
+            trainer.step(
+                torch.from_numpy(rows),
+                x.contiguous(memory_format=torch.channels_last),
+                trainer.columns["train"],
+            )
 
     seconds = medians({"plain": plain, "ours": ours}, repeats)
     line("train_epoch_resnet18_64px", frames=len(table), **{f"{k}_s": v for k, v in seconds.items()},
@@ -238,7 +249,9 @@ def bench_memory(folder: Path) -> None:
         for pages in (20, 200):
             place = folder / f"memory_{cache}_{pages}"
             a, b = write_stacks(place, n=4, pages=pages, shape=(256, 256))
-            code = MEMORY.format(here=str(Path(__file__).parent), folder=str(place), a=str(a), b=str(b), cache=cache)
+            code = MEMORY.format(
+                here=str(Path(__file__).parent), folder=str(place), a=str(a), b=str(b), cache=cache
+            )
             out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
             growth[pages] = int(out.stdout) / 1024
         line("memory_growth", cache=cache, mb_20_pages=growth[20], mb_200_pages=growth[200])

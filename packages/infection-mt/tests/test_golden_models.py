@@ -76,7 +76,9 @@ def test_head_variants(golden_json):
         assert found.has_dropout == (dropout > 0), name
         assert found.hidden_dim == (0 if kind == "classifier" else hidden), name
         assert found.use_cls_conditioning == (settings.get("cond") == "1"), name
-        assert found.task == {"classifier": "classification", "regressor": "regression"}.get(kind, "multitask")
+        assert found.task == {"classifier": "classification", "regressor": "regression"}.get(
+            kind, "multitask"
+        )
 
 
 def test_parameter_counts_and_layers(golden_json):
@@ -104,7 +106,20 @@ def test_parameter_counts_and_layers(golden_json):
     assert trainable == golden["frozen_backbone_trainable"]
 
 
-CASES = ["mt18_h256", "mt18_h256_cond", "mt18_h0", "mt18_h0_d0_cond", "mt34_h64_d0", "mt50_h256", "mt50_h256_cond", "mt101_h256", "cls18_1", "cls50_1", "reg18", "reg50"]
+CASES = [
+    "mt18_h256",
+    "mt18_h256_cond",
+    "mt18_h0",
+    "mt18_h0_d0_cond",
+    "mt34_h64_d0",
+    "mt50_h256",
+    "mt50_h256_cond",
+    "mt101_h256",
+    "cls18_1",
+    "cls50_1",
+    "reg18",
+    "reg50",
+]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -181,7 +196,10 @@ def test_training_steps(setting, precision, script, golden_json, golden_npz, fil
             # Single precision cannot be nearer to the golden than the golden is to its own float64 twin: the
             # tiny class loss of the last step differs from it by 0.4 %.
             rounding = 1.5 * abs(expected[key][step] - exact[key][step])
-            assert values[step] == pytest.approx(expected[key][step], rel=tolerance, abs=rounding), (key, step)
+            assert values[step] == pytest.approx(expected[key][step], rel=tolerance, abs=rounding), (
+                key,
+                step,
+            )
         if norms:
             assert norms[step] == pytest.approx(expected["grad_norm_before_clip"][step], rel=tolerance), step
     state = network.state_dict()
@@ -206,7 +224,9 @@ def test_grad_cam(golden_json, golden_npz, fill_golden_weights):
     for i in (0, 1):
         x = torch.from_numpy(arrays[f"x{i}"])
         np.testing.assert_allclose(grad_cam(classifier, x)[0], arrays[f"cam{i}"], atol=1e-4)
-        assert float(torch.sigmoid(classifier(x))[0, 0].detach()) == pytest.approx(settings[f"prob{i}"], abs=1e-5)
+        assert float(torch.sigmoid(classifier(x))[0, 0].detach()) == pytest.approx(
+            settings[f"prob{i}"], abs=1e-5
+        )
     multitask = MultiTaskResNet("resnet18", False)
     fill_golden_weights(multitask, settings["seeds"]["multitask"]).eval()
     x = torch.from_numpy(arrays["x0"])

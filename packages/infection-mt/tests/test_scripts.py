@@ -87,7 +87,12 @@ def test_folds(config_file, tmp_path):
     start(*command, "--output-dir", str(run), "--set", "training.epochs=1")
     summary = json.loads((run / "cv_summary.json").read_text())
     assert summary["num_folds"] == 2
-    for name in ("cv_temporal_metrics.json", "cv_temporal_generalization.png", "fold_2/results.json", "report.html"):
+    for name in (
+        "cv_temporal_metrics.json",
+        "cv_temporal_generalization.png",
+        "fold_2/results.json",
+        "report.html",
+    ):
         assert (run / name).exists(), name
     assert set(summary["aggregated_metrics"]["reg_mae"]) == {"mean", "std", "min", "max", "values"}
 
@@ -95,7 +100,9 @@ def test_folds(config_file, tmp_path):
 def test_regression_folds(config_file, tmp_path):
     run = tmp_path / "cv"
     command = [str(ROOT / "train_regression_cv.py"), "--config", str(config_file), "--num-folds", "2"]
-    start(*command, "--output-dir", str(run), "--set", "training.epochs=1", "--set", "regression.target_class=1")
+    start(
+        *command, "--output-dir", str(run), "--set", "training.epochs=1", "--set", "regression.target_class=1"
+    )
     summary = json.loads((run / "cv_summary.json").read_text())
     assert {"loss", "reg_mae", "reg_rmse", "reg_mse"} <= set(summary["aggregated_metrics"])
 
@@ -116,10 +123,14 @@ def test_shell_wrapper(config_file, tmp_path):
     """The SLURM wrapper also runs in the foreground, and returns the script's exit code."""
     environment = {**os.environ, "PYTHON": sys.executable, "CONFIG": str(config_file), "OMP_NUM_THREADS": "2"}
     command = ["bash", str(ROOT / "shells" / "train_multitask.sh"), "--output", str(tmp_path / "run")]
-    good = subprocess.run([*command, "--set", "training.epochs=1"], env=environment, capture_output=True, text=True)
+    good = subprocess.run(
+        [*command, "--set", "training.epochs=1"], env=environment, capture_output=True, text=True
+    )
     assert good.returncode == 0, good.stderr
     assert "exit code 0" in good.stdout
-    bad = subprocess.run([*command, "--set", "data.nonsense=1"], env=environment, capture_output=True, text=True)
+    bad = subprocess.run(
+        [*command, "--set", "data.nonsense=1"], env=environment, capture_output=True, text=True
+    )
     assert bad.returncode == 1
     assert "nonsense" in bad.stderr
     time.sleep(0)

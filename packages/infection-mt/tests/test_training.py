@@ -119,7 +119,10 @@ def test_a_run_writes_what_the_guide_promises(tiny_settings, tmp_path, task):
         "temporal_metrics.json", "training_curves.png", "training_summary.txt",
     ):  # fmt: skip
         assert (folder / name).stat().st_size > 0, name
-    assert json.loads((folder / "results.json").read_text())["test_metrics"].keys() == results["test_metrics"].keys()
+    assert (
+        json.loads((folder / "results.json").read_text())["test_metrics"].keys()
+        == results["test_metrics"].keys()
+    )
     with np.load(folder / "test_predictions.npz", allow_pickle=False) as arrays:
         n = len(arrays["cls_targets"])
     assert n == results["frames"]["test"] == len(read_jsonl(folder / "test_metadata.jsonl"))
@@ -127,7 +130,20 @@ def test_a_run_writes_what_the_guide_promises(tiny_settings, tmp_path, task):
     assert {"model_state", "optimizer_state", "scaler_state", "config", "epoch", "val_metrics"} <= best.keys()
     assert all(isinstance(value, float) for value in best["val_metrics"].values())
     if task == "multitask":
-        expected = ["total_loss", "cls_loss", "reg_loss", "cls_accuracy", "cls_precision", "cls_recall", "cls_f1", "cls_auc", "reg_mae", "reg_rmse", "reg_mse", "combined"]
+        expected = [
+            "total_loss",
+            "cls_loss",
+            "reg_loss",
+            "cls_accuracy",
+            "cls_precision",
+            "cls_recall",
+            "cls_f1",
+            "cls_auc",
+            "reg_mae",
+            "reg_rmse",
+            "reg_mse",
+            "combined",
+        ]
         assert list(results["test_metrics"])[:12] == expected
         assert (folder / "prediction_scatter.png").exists()
         assert (folder / "validation_metrics.png").exists()
@@ -137,7 +153,9 @@ def test_the_test_set_is_scored_with_the_best_epoch_unless_faithful(tiny_setting
     settings = changed(tiny_settings, training={"epochs": 4}, optimizer={"lr": 3e-3})
     outcomes = {}
     for which in ("best", "last"):
-        results = train_run(Config.model_validate(changed(settings, test_weights=which)), tmp_path / which, CPU)
+        results = train_run(
+            Config.model_validate(changed(settings, test_weights=which)), tmp_path / which, CPU
+        )
         outcomes[which] = results["best_epoch"]
         rows = RunDirectory(tmp_path / which).metrics_rows
         best_epoch = max(rows, key=lambda row: row["val_combined"])["epoch"]
@@ -146,7 +164,9 @@ def test_the_test_set_is_scored_with_the_best_epoch_unless_faithful(tiny_setting
 
 
 def test_early_stopping(tiny_settings, tmp_path):
-    settings = changed(tiny_settings, training={"epochs": 30, "early_stopping": {"patience": 2, "min_delta": 10.0}})
+    settings = changed(
+        tiny_settings, training={"epochs": 30, "early_stopping": {"patience": 2, "min_delta": 10.0}}
+    )
     trainer = make_trainer(settings, tmp_path / "run")
     trainer.fit(StopAt(), Sink())
     assert len(trainer.run.metrics_rows) == 3
@@ -205,7 +225,16 @@ def test_signals_and_kills_leave_a_run_that_ends_as_if_undisturbed(tiny_settings
     config = tmp_path / "config.json"
     config.write_text(json.dumps(settings))
     train_run(Config.model_validate(settings), tmp_path / "whole", CPU)
-    command = [sys.executable, str(SCRIPT), "--config", str(config), "--device", "cpu", "--output", str(tmp_path / "cut")]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--config",
+        str(config),
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path / "cut"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     for kind in (signal.SIGUSR1, signal.SIGKILL):
         process = subprocess.Popen([*command, "--resume"], env=environment, stderr=subprocess.PIPE, text=True)

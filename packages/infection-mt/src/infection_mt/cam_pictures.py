@@ -75,7 +75,9 @@ def write_cam_pictures(
     for i, row in enumerate(rows):
         about = table.metadata(int(row))
         stem = f"cam_{i + 1:03d}_{about['label']}_prob{probability[i]:.2f}"
-        pictures = _pictures(frames[i].numpy(), x[i].cpu().numpy(), config.data.transforms, maps, i, colour_map)
+        pictures = _pictures(
+            frames[i].numpy(), x[i].cpu().numpy(), config.data.transforms, maps, i, colour_map
+        )
         for kind, picture in pictures.items():
             path = folder / f"{stem}_{kind}.png"
             save_png(path, picture)

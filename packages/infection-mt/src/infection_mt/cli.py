@@ -20,7 +20,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="replace one key"
     )
-    parser.add_argument("--output", type=Path, help="run directory (default: output_dir/experiment_name/run_id)")
+    parser.add_argument(
+        "--output", type=Path, help="run directory (default: output_dir/experiment_name/run_id)"
+    )
     parser.add_argument("--demo", action="store_true", help="make synthetic data and run on it, at demo size")
     parser.add_argument("--resume", action="store_true", help="continue a stopped run in the same directory")
     parser.add_argument("--faithful", action="store_true", help="the original's behaviour (see the README)")
@@ -74,7 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     predict = verb("predict", "predict new stacks: table, curves, plate picture", "predict")
     predict.add_argument("stacks", type=Path, nargs="+", help="TIFF stacks or folders of them")
-    predict.add_argument("--weights", type=Path, nargs="+", required=True, help="one checkpoint, or several to average")
+    predict.add_argument(
+        "--weights", type=Path, nargs="+", required=True, help="one checkpoint, or several to average"
+    )
     predict.add_argument("--output", type=Path, default=Path("predictions"))
     predict.add_argument("--frames-per-hour", type=float, default=2.0)
     predict.add_argument("--stride", type=int, default=1, help="use every n-th page")
@@ -82,9 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--threshold", type=float, help="default: the checkpoint's own, else 0.5")
     predict.add_argument("--plate-layout", nargs="+", default=[], metavar="COND=WELL,WELL")
     predict.add_argument("--max-positions", type=int, default=0, help="of each well; 0 = all")
-    predict.add_argument("--clamp", type=float, nargs=2, metavar=("LOW", "HIGH"), help="limits of predicted hours")
+    predict.add_argument(
+        "--clamp", type=float, nargs=2, metavar=("LOW", "HIGH"), help="limits of predicted hours"
+    )
     predict.add_argument("--resume", action="store_true", help="reuse results of unchanged stacks")
-    predict.add_argument("--watch", type=float, metavar="SECONDS", help="look again for grown stacks until stopped")
+    predict.add_argument(
+        "--watch", type=float, metavar="SECONDS", help="look again for grown stacks until stopped"
+    )
     add_device(predict)
 
     for name, text in (

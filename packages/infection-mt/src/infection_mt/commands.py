@@ -96,7 +96,9 @@ def train_with_defaults(arguments: argparse.Namespace, defaults: Mapping[str, An
         only = None if getattr(arguments, "fold", None) is None else arguments.fold - 1
         if only is not None and not 0 <= only < config.cv.num_folds:
             raise ValueError(f"--fold {arguments.fold}: expected 1 to {config.cv.num_folds}")
-        cross_validate(config, run_folder(arguments, config, f"_{config.cv.num_folds}fold"), options, only=only)
+        cross_validate(
+            config, run_folder(arguments, config, f"_{config.cv.num_folds}fold"), options, only=only
+        )
         return 0
     if getattr(arguments, "seeds", None):
         from infection_mt.crossval import repeat_seeds

@@ -21,12 +21,17 @@ from medshared.runs import RunDirectory
 
 logger = logging.getLogger(__name__)
 TASKS = ("multitask", "classification", "regression")
+HEADERS = (
+    "first run", "second run", "metric", "first", "second", "difference", "interval", "p (Holm)", "frames"
+)  # fmt: skip
 NAMES = {"cls_auc": "AUC", "cls_f1": "F1", "cls_accuracy": "accuracy", "reg_mae": "mean time error (h)"}
 
 
 def task_config(config: Config, task: str) -> Config:
     """Return the configuration with another task; everything else stays, so that only the losses differ."""
-    return config.model_copy(update={"task": config.task.model_copy(update={"type": task}), "regression": None})
+    return config.model_copy(
+        update={"task": config.task.model_copy(update={"type": task}), "regression": None}
+    )
 
 
 def train_all_tasks(config: Config, folder: Path, options: RunOptions) -> dict[str, dict[str, Any]]:
@@ -91,13 +96,13 @@ def comparison_report(rows: Sequence[Mapping[str, Any]], unit: str) -> Report:
         f"Differences are first minus second, with 95 % intervals over whole {unit}s; p-values exchange the two models "
         f"{unit} by {unit} and are corrected by Holm's method. An interval that holds 0 shows no difference."
     )
-    report.table(comparison_rows(rows), caption="Paired comparison")
+    report.table(comparison_rows(rows), "Paired comparison", headers=HEADERS)
     return report
 
 
 def comparison_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the comparison as text rows, the header first."""
-    table = [["first", "second", "metric", "first", "second", "difference", "interval", "p (Holm)", "frames"]]
+    """Return the comparison as text rows under :data:`HEADERS`."""
+    table = []
     for row in rows:
         d = row["difference"]
         table.append(

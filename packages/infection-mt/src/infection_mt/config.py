@@ -37,7 +37,9 @@ class MultitaskConfig(Section):
     regression_weight: Annotated[float, Field(ge=0)] = 1.0
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"  # new: uncertainty = learned log-variances
     regression_on: Literal["both", "infected", "uninfected"] = "both"  # new: frames with a time loss
-    pre_onset: Literal["exclude", "uninfected", "keep"] | None = None  # new: infected frames before the onset; null = exclude
+    pre_onset: Literal["exclude", "uninfected", "keep"] | None = (
+        None  # new: infected frames before the onset; null = exclude
+    )
     clamp_predictions: bool = False  # new: clamp predicted hours at inference
 
     @field_validator("clamp_range")
@@ -260,7 +262,9 @@ class WindowsConfig(Section):
     start_hour: Hours = 0.0
     end_hour: Hours = 48.0
     min_samples: Positive = 1
-    closed: bool | None = None  # null = false; true: windows include their right end, frames at borders count twice
+    closed: bool | None = (
+        None  # null = false; true: windows include their right end, frames at borders count twice
+    )
 
 
 class AnalysisConfig(Section):

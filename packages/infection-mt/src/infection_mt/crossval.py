@@ -27,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def cross_validate(
-    config: Config, folder: Path, options: RunOptions, *, command: Sequence[str] | None = None, only: int | None = None
+    config: Config,
+    folder: Path,
+    options: RunOptions,
+    *,
+    command: Sequence[str] | None = None,
+    only: int | None = None,
 ) -> dict[str, Any] | None:
     """Train and test ``cv.num_folds`` folds, then write their summary.
 
@@ -120,17 +125,15 @@ def _report(config: Config, summary: Mapping[str, Any], picture: Path | None) ->
         report.warning(
             "All folds share one test set: the spread over folds is training noise and says nothing about new wells."
         )
-    rows = {
-        name: {"mean": s["mean"], "std": s["std"], "min": s["min"], "max": s["max"]}
-        for name, s in summary["aggregated_metrics"].items()
-    }
+    columns = ("mean", "std", "min", "max")
+    rows = [[name, *(f"{s[c]:.4f}" for c in columns)] for name, s in summary["aggregated_metrics"].items()]
     report.section("Metrics over folds")
-    report.table(
-        [["metric", "mean", "std", "min", "max"], *[[n, *(f"{v:.4f}" for v in r.values())] for n, r in rows.items()]],
-        caption="Test metrics; std is the population standard deviation over folds.",
-    )
+    caption = "Test metrics; std is the population standard deviation over folds."
+    report.table(rows, caption, headers=["metric", *columns])
     if picture is not None:
         report.section("Over time")
-        report.figure(picture, caption="Metrics in sliding windows of hours since the first frame, fold by fold.")
+        report.figure(
+            picture, caption="Metrics in sliding windows of hours since the first frame, fold by fold."
+        )
     report.config(summary["config"])
     return report

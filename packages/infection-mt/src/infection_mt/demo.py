@@ -59,7 +59,11 @@ def with_demo_data(settings: Mapping[str, Any], folder: Path, seed: int = 0) -> 
         seed: Of the data.
     """
     data = generate(folder / "demo_data", SyntheticParams(seed=seed))
-    source = {"infected_dir": str(data.infected_dir), "uninfected_dir": str(data.uninfected_dir), "manifest": None}
+    source = {
+        "infected_dir": str(data.infected_dir),
+        "uninfected_dir": str(data.uninfected_dir),
+        "manifest": None,
+    }
     merged = merge(merge(settings, DEMO_SETTINGS), {"data": source})
     merged["data"]["cache_dir"] = None
     merged["training"] = {**DEMO_SETTINGS["training"]}

@@ -9,7 +9,15 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("infection-mt", "medshared", "torch", "torchvision", "lightning-fabric", "tifffile", "imagecodecs")
+PACKAGES = (
+    "infection-mt",
+    "medshared",
+    "torch",
+    "torchvision",
+    "lightning-fabric",
+    "tifffile",
+    "imagecodecs",
+)
 EXTRAS = {"optuna": "search", "tensorboard": "tensorboard", "wandb": "wandb"}
 
 
@@ -29,13 +37,17 @@ def describe_machine() -> list[str]:
         lines.append("no CUDA device: runs use the CPU (--device cpu)")
     for module, extra in EXTRAS.items():
         found = importlib.util.find_spec(module) is not None
-        lines.append(f"{module}: " + ("installed" if found else f'absent (pip install "infection-mt[{extra}]")'))
+        lines.append(
+            f"{module}: " + ("installed" if found else f'absent (pip install "infection-mt[{extra}]")')
+        )
     for name in ("resnet18", "resnet50"):
         try:
             cached = imagenet_cache_file(name)
         except PretrainedWeightsError:
             continue
-        state = "on disk" if cached.exists() else "absent: --download fetches them, or model.pretrained: false"
+        state = (
+            "on disk" if cached.exists() else "absent: --download fetches them, or model.pretrained: false"
+        )
         lines.append(f"ImageNet weights of {name}: {state}")
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     lines.append(f"{free:.0f} GiB free in {Path.cwd()}")

@@ -85,7 +85,9 @@ def grad_cam(model: ResNetBase, x: Tensor, score: Score = "infected", infected_c
 def denormalise(x: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
     """Turn one ``[3, H, W]`` network input back into an ``[H, W, 3]`` 8-bit picture (values are truncated)."""
     shape = (3, 1, 1)
-    picture = x * np.asarray(std, dtype=np.float32).reshape(shape) + np.asarray(mean, np.float32).reshape(shape)
+    picture = x * np.asarray(std, dtype=np.float32).reshape(shape) + np.asarray(mean, np.float32).reshape(
+        shape
+    )
     return (np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)
 
 

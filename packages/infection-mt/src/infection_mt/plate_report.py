@@ -43,7 +43,11 @@ def write_plate_report(output: Path, result: PredictionReport, settings: Predict
         )
         report.table(_last_rows(wells), caption="Last time point of each well.")
     report.config(
-        {**settings.__dict__, "layout": dict(settings.layout), "clamp_range": list(settings.clamp_range or [])}
+        {
+            **settings.__dict__,
+            "layout": dict(settings.layout),
+            "clamp_range": list(settings.clamp_range or []),
+        }
     )
     report.write(output / "report.html")
 
@@ -85,7 +89,9 @@ def plate_map(wells: pd.DataFrame) -> Any:
         dark = np.isnan(probability) or 0.25 < probability < 0.75
         text = "–" if np.isnan(probability) else f"{probability:.2f}"
         label = text if np.isnan(hours) else f"{text}\n{hours:.0f} h"
-        axes.text(column, row, label, ha="center", va="center", fontsize=8, color="#222222" if dark else "white")
+        axes.text(
+            column, row, label, ha="center", va="center", fontsize=8, color="#222222" if dark else "white"
+        )
     axes.set_xticks(range(columns), [str(i + 1) for i in range(columns)])
     axes.set_yticks(range(rows), [chr(ord("A") + i) for i in range(rows)])
     axes.set_xlim(-0.6, columns - 0.4)
@@ -113,7 +119,9 @@ def curves_figure(wells: pd.DataFrame) -> Any:
         for axes, column in ((left, "probability"), (right, "time")):
             mean, spread = rows[f"{column}_mean"].to_numpy(), rows[f"{column}_std"].to_numpy()
             axes.plot(hours, mean, color=colours(i % 20), label=name, linewidth=1.6)
-            axes.fill_between(hours, mean - spread, mean + spread, color=colours(i % 20), alpha=0.15, linewidth=0)
+            axes.fill_between(
+                hours, mean - spread, mean + spread, color=colours(i % 20), alpha=0.15, linewidth=0
+            )
     left.set(xlabel="hours since the first frame", ylabel="P(infected)", ylim=(-0.03, 1.03))
     right.set(xlabel="hours since the first frame", ylabel="predicted hours")
     left.legend(fontsize=8, frameon=False)

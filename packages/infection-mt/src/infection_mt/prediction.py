@@ -111,7 +111,9 @@ def load_ensemble(weights: Sequence[Path], device: torch.device) -> Ensemble:
         config = extras.get("config") or {}
         data = config.get("data") or {}
         models.append(model.to(device))
-        known = {k: v for k, v in (data.get("transforms") or {}).items() if k in TransformsConfig.model_fields}
+        known = {
+            k: v for k, v in (data.get("transforms") or {}).items() if k in TransformsConfig.model_fields
+        }
         transforms.append(TransformsConfig.model_validate(known))
         classes.append(int(data.get("infected_label", 1)))
         thresholds.append(float(extras.get("threshold", 0.5)))
@@ -136,7 +138,12 @@ def find_stacks(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict_stacks(
-    paths: Sequence[Path], ensemble: Ensemble, output: Path, settings: PredictionSettings, *, resume: bool = False
+    paths: Sequence[Path],
+    ensemble: Ensemble,
+    output: Path,
+    settings: PredictionSettings,
+    *,
+    resume: bool = False,
 ) -> PredictionReport:
     """Predict every frame of every stack; a bad stack is recorded and the others go on.
 
@@ -152,13 +159,19 @@ def predict_stacks(
     failed: dict[str, str] = {}
     frames: list[pd.DataFrame] = []
     for path in choose_positions(paths, settings):
-        record = output / "stacks" / f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}.json"
+        record = (
+            output
+            / "stacks"
+            / f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}.json"
+        )
         try:
             key = _key(path, ensemble, settings)
             rows = _reusable(record, key) if resume else None
             if rows is None:
                 rows = predict_stack(path, ensemble, settings)
-                write_json(record, {"key": key, "columns": COLUMNS, "rows": rows.to_numpy(dtype=object).tolist()})
+                write_json(
+                    record, {"key": key, "columns": COLUMNS, "rows": rows.to_numpy(dtype=object).tolist()}
+                )
                 done += 1
             else:
                 reused += 1
@@ -169,14 +182,18 @@ def predict_stacks(
         frames.append(rows)
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
     if failed:
-        write_table(output / "failed.csv", pd.DataFrame({"stack": list(failed), "reason": list(failed.values())}))
+        write_table(
+            output / "failed.csv", pd.DataFrame({"stack": list(failed), "reason": list(failed.values())})
+        )
     else:
         (output / "failed.csv").unlink(missing_ok=True)
     if len(table):
         write_table(output / "predictions.csv", table)
         wells = well_curves(table)
         write_table(output / "wells.csv", wells)
-        write_json(output / "plate_predictions.json", plate_summary(wells, len(ensemble.models), settings.layout))
+        write_json(
+            output / "plate_predictions.json", plate_summary(wells, len(ensemble.models), settings.layout)
+        )
     return PredictionReport(table, done, reused, failed)
 
 
@@ -286,7 +303,9 @@ def parse_layout(entries: Sequence[str]) -> dict[str, str]:
     for entry in entries:
         condition, separator, wells = entry.partition("=")
         if not separator or not wells:
-            raise ValueError(f"--plate-layout {entry!r}: expected condition=well,well (for example mock=a4,b4)")
+            raise ValueError(
+                f"--plate-layout {entry!r}: expected condition=well,well (for example mock=a4,b4)"
+            )
         for well in (name.strip().lower() for name in wells.split(",")):
             if well in layout:
                 raise ValueError(f"--plate-layout: well {well} is both {layout[well]} and {condition}")

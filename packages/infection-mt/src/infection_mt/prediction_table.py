@@ -237,7 +237,9 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     names = ("probability", "logit", "time", "time_target", "label", "hours")
     keys = [key for part in parts for key in part.keys]
     if len(set(keys)) != len(keys):
-        raise ValueError(f"{len(keys) - len(set(keys))} frames occur in more than one part; average them instead")
+        raise ValueError(
+            f"{len(keys) - len(set(keys))} frames occur in more than one part; average them instead"
+        )
     metadata = [row for part in parts for row in part.metadata]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Predictions(**arrays, stack_index=number_stacks(metadata), keys=keys, metadata=metadata)

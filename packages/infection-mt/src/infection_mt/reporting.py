@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def finish_run(trainer: Trainer, *, best_epoch: int, fold_index: int | None, seconds: float) -> dict[str, Any]:
+def finish_run(
+    trainer: Trainer, *, best_epoch: int, fold_index: int | None, seconds: float
+) -> dict[str, Any]:
     """Score the test set once and write every output of a run; ``results.json`` comes last.
 
     Args:
@@ -141,7 +143,9 @@ def write_outputs(
     fold_index: int | None = None,
 ) -> None:
     """Write windows, history, pictures, text summary and report; a failing picture never fails the run."""
-    windowed = window_predictions(predictions, config.windows, n_resamples=min(config.metrics.bootstrap_resamples, 200))
+    windowed = window_predictions(
+        predictions, config.windows, n_resamples=min(config.metrics.bootstrap_resamples, 200)
+    )
     write_temporal_metrics(run.path, windowed, config.windows, fold=fold_index is not None)
     write_json(run.path / "history.json", run.metrics_rows)
     try:
@@ -156,7 +160,9 @@ def write_outputs(
 def build_report(run: RunDirectory, results: Mapping[str, Any]) -> Report:
     """Build the page of one run from its results and pictures."""
     config = results["config"]
-    report = Report(f"{config['experiment_name']}", subtitle=f"run {results['run_id']} · {config['task']['type']}")
+    report = Report(
+        f"{config['experiment_name']}", subtitle=f"run {results['run_id']} · {config['task']['type']}"
+    )
     for warning in results.get("warnings", ()):
         report.warning(warning)
     test, intervals = results["test_metrics"], results.get("intervals") or {}
@@ -166,7 +172,7 @@ def build_report(run: RunDirectory, results: Mapping[str, Any]) -> Report:
         f"{results['frames']['test']} frames of {results['stacks']['test']} stacks that training never saw, scored "
         f"with the weights of epoch {results['best_epoch']}. Intervals resample whole {intervals.get('groups', '')}s."
     )
-    report.table(_metric_rows(test, intervals), caption="Test set")
+    report.table(_metric_rows(test, intervals), "Test set", headers=["metric", "value", "interval"])
     for title, names in PICTURES.items():
         pictures = [run.path / name for name in names if (run.path / name).exists()]
         if pictures:
@@ -213,23 +219,22 @@ def number(value: Any, digits: int = 3, unit: str = "") -> str:
 
 def _cards(
     test: Mapping[str, Any], intervals: Mapping[str, Any], baseline: Mapping[str, Any]
-) -> dict[str, str]:
+) -> dict[str, tuple[str, str]]:
     cards = {}
     for name, (label, unit, naive) in CARDS.items():
         if name not in test:
             continue
-        text = number(test[name], unit=unit)
-        interval = intervals.get(name)
+        interval, notes = intervals.get(name), []
         if interval and interval.get("low") is not None:
-            text += f" [{number(interval['low'])}, {number(interval['high'])}]"
+            notes.append(f"{number(interval['low'])} to {number(interval['high'])}")
         if naive and naive in baseline:
-            text += f" · naive {number(baseline[naive], unit=unit)}"
-        cards[label] = text
+            notes.append(f"naive {number(baseline[naive], unit=unit)}")
+        cards[label] = (number(test[name], unit=unit), ", ".join(notes))
     return cards
 
 
 def _metric_rows(test: Mapping[str, Any], intervals: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["metric", "value", "interval"]]
+    rows = []
     for name, value in test.items():
         interval = intervals.get(name)
         between = f"[{number(interval['low'], 4)}, {number(interval['high'], 4)}]" if interval else ""

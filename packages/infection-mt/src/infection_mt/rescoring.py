@@ -31,12 +31,16 @@ def load_run(run: Path) -> tuple[Config, dict[str, Any]]:
         FileNotFoundError: The folder holds no finished run.
     """
     if not (run / "results.json").exists():
-        raise FileNotFoundError(f"{run}: no results.json; this is no finished run (resume it, or name another)")
+        raise FileNotFoundError(
+            f"{run}: no results.json; this is no finished run (resume it, or name another)"
+        )
     results = read_json(run / "results.json")
     return Config.model_validate(results["config"]), results
 
 
-def side_of_run(config: Config, split: Side, fold_index: int | None) -> tuple[FrameTable, FrameStore, list[str]]:
+def side_of_run(
+    config: Config, split: Side, fold_index: int | None
+) -> tuple[FrameTable, FrameStore, list[str]]:
     """Return the frames of one side of a run, their store, and what must be known of the data."""
     data = prepare_data(config, fold_index=fold_index)
     return data.tables[split], data.store, list(data.warnings)
@@ -89,7 +93,9 @@ def rescore(
     if manifest is not None:
         table, store, warnings = other_data(config, {"manifest": manifest})
     elif folders is not None:
-        table, store, warnings = other_data(config, {"infected_dir": folders[0], "uninfected_dir": folders[1]})
+        table, store, warnings = other_data(
+            config, {"infected_dir": folders[0], "uninfected_dir": folders[1]}
+        )
     else:
         table, store, warnings = side_of_run(config, split, trained.get("fold_index"))
     chosen = select_device(device)

@@ -11,9 +11,13 @@ from infection_mt.cli import add_run_options, guarded
 
 def train_multitask(argv: Sequence[str] | None = None) -> int:
     """Run ``train_multitask.py``: one multi-task run."""
-    parser = argparse.ArgumentParser(description="Train the multi-task model (infected/uninfected and hours).")
+    parser = argparse.ArgumentParser(
+        description="Train the multi-task model (infected/uninfected and hours)."
+    )
     add_run_options(parser)
-    parser.add_argument("--num-folds", dest="folds", type=int, help="k-fold cross-validation instead of one run")
+    parser.add_argument(
+        "--num-folds", dest="folds", type=int, help="k-fold cross-validation instead of one run"
+    )
     parser.add_argument("--fold", type=int, help="only this fold (1-based)")
     parser.add_argument("--eval-only", action="store_true", help="score the finished run in --output again")
     arguments = parser.parse_args(argv)
@@ -36,7 +40,9 @@ def analyze_multitask_results(argv: Sequence[str] | None = None) -> int:
     """Run ``analyze_multitask_results.py``: curves, scatter and text summary of a run."""
     parser = argparse.ArgumentParser(description="Curves, scatter and text summary of a run.")
     parser.add_argument("--result-dir", type=Path, required=True, help="run directory")
-    parser.add_argument("--output-dir", type=Path, help="where plots and summary go (default: the run directory)")
+    parser.add_argument(
+        "--output-dir", type=Path, help="where plots and summary go (default: the run directory)"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return guarded(_analyze, parser.parse_args(argv))
 
@@ -69,7 +75,9 @@ def _train_folds(arguments: argparse.Namespace) -> int:
     from infection_mt import commands
 
     # The k-fold scripts of the original always anneal, down over all epochs unless t_max says otherwise.
-    return commands.train_with_defaults(arguments, {"experiment_name": "multitask_cv", "scheduler": {"eta_min": 1e-6}})
+    return commands.train_with_defaults(
+        arguments, {"experiment_name": "multitask_cv", "scheduler": {"eta_min": 1e-6}}
+    )
 
 
 def _train_regression(arguments: argparse.Namespace) -> int:

@@ -116,7 +116,9 @@ def search(
     store = FrameStore(stacks, config.data, cache_folder(config))
 
     def objective(trial: Any) -> float:
-        chosen = with_values(config, {key: _suggest(trial, key, parameter) for key, parameter in space.items()})
+        chosen = with_values(
+            config, {key: _suggest(trial, key, parameter) for key, parameter in space.items()}
+        )
         data = _without_test(prepare_data(chosen, stacks=stacks, store=store))
         results = train_run(chosen, folder / f"trial_{trial.number}", options, data=data)
         return float(results["best_val_metric"])
@@ -138,7 +140,9 @@ def _sampler(optuna: Any, name: str, space: Mapping[str, Parameter], seed: int) 
         ranges = [key for key, parameter in space.items() if parameter.choices is None]
         if ranges:
             raise ValueError(f"search: a grid needs choices, these keys have ranges: {', '.join(ranges)}")
-        return optuna.samplers.GridSampler({key: parameter.choices for key, parameter in space.items()}, seed=seed)
+        return optuna.samplers.GridSampler(
+            {key: parameter.choices for key, parameter in space.items()}, seed=seed
+        )
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed)
@@ -152,10 +156,16 @@ def _suggest(trial: Any, key: str, parameter: Parameter) -> Any:
 
 def _write_study(study: Any, folder: Path, config: Config, metric: str) -> dict[str, Any]:
     rows: Sequence[dict[str, Any]] = [
-        {"trial": t.number, "state": t.state.name.lower(), f"val_{metric}": t.value, **t.params} for t in study.trials
+        {"trial": t.number, "state": t.state.name.lower(), f"val_{metric}": t.value, **t.params}
+        for t in study.trials
     ]
     write_table(folder / "trials.csv", pd.DataFrame(rows))
-    best = {"trial": study.best_trial.number, "metric": metric, "value": study.best_value, "params": study.best_params}
+    best = {
+        "trial": study.best_trial.number,
+        "metric": metric,
+        "value": study.best_value,
+        "params": study.best_params,
+    }
     write_json(folder / "best_trial.json", best)
     write_json(folder / "best_config.json", plain_config(with_values(config, study.best_params)))
     return best
