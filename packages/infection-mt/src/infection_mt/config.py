@@ -38,7 +38,7 @@ class MultitaskConfig(Section):
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"  # new: uncertainty = learned log-variances
     regression_on: Literal["both", "infected", "uninfected"] = "both"  # new: frames with a time loss
     pre_onset: Literal["exclude", "uninfected", "keep"] | None = (
-        None  # new: infected frames before the onset; null = exclude
+        None  # new: frames before it; null = exclude
     )
     clamp_predictions: bool = False  # new: clamp predicted hours at inference
 

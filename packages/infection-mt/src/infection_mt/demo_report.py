@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infection_mt.comparison import compare_runs, comparison_rows
+from infection_mt.comparison import HEADERS, compare_runs, comparison_rows
 from infection_mt.demo import DEMO_SETTINGS, TASKS, demo_config, merge
 from infection_mt.reporting import number
 from infection_mt.synthetic import SyntheticData, SyntheticParams, generate
