@@ -202,6 +202,7 @@ def test_other_scalings(stored, intensity):
     assert not torch.equal(batches[0], store().batch(table, range(15)))
 
 
+@pytest.mark.slow
 def test_processes_build_the_same_frames(stored, monkeypatch, tmp_path):
     stacks, table, store = stored
     serial = store(cache="memory").batch(table, range(15))

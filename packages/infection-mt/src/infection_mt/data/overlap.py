@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-from medshared.images import StackReader
-from medshared.tables import write_jsonl
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from infection_mt.data.pages import PageError, scale_page
 from infection_mt.data.stacks import Stack
+from medshared.images import StackReader
+from medshared.tables import write_jsonl
 
 logger = logging.getLogger(__name__)
 
