@@ -37,6 +37,9 @@ def new_figure(width: float, height: float, dpi: int) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(w_pad=0.12, h_pad=0.1)  # inches; titles and end labels stay clear of the border
     FigureCanvasAgg(figure)
     return figure
 
@@ -87,9 +90,9 @@ def _finish_epochs(axes: Axes, drawn: bool, epochs: Sequence[int]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(epochs) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-    if drawn:
+    if drawn and len(axes.get_lines()) > 1:
         axes.legend(frameon=False, fontsize=9)
-    else:
+    elif not drawn:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GRAY)
 
 
@@ -189,7 +192,9 @@ def temporal_generalization(
     scores, error, counts = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 2, 1]})
     centers = [window.center for window in windows]
     metrics = (("auc", "AUC", BLUE), ("accuracy", "accuracy", GREEN), ("f1", "F1", ORANGE))
-    for name, label, color in (*metrics, ("precision", "precision", PURPLE), ("recall", "recall", RED)):
+    for name, label, color in (("precision", "precision", PURPLE), ("recall", "recall", RED)):
+        _draw_window_metric(scores, windows, name, label, color, linestyle="--")
+    for name, label, color in metrics:
         _draw_window_metric(scores, windows, name, label, color)
     if reliable_from is not None:
         scores.axvline(reliable_from, color=GRAY, linestyle=":", label=f"AUC ≥ 0.99 from {reliable_from:g} h")
@@ -201,6 +206,8 @@ def temporal_generalization(
     error.axhline(0.0, color=GRAY, linewidth=0.8)
     if error.get_legend_handles_labels()[0]:
         error.legend(frameon=False, fontsize=9)
+    else:
+        error.text(0.5, 0.5, "no time output", transform=error.transAxes, ha="center", color=GRAY)
     width = 0.35 * (centers[1] - centers[0]) if len(centers) > 1 else 1.0
     for offset, color, field, label in (
         (-width / 2, UNINFECTED, "n_uninfected", "uninfected"),
@@ -214,18 +221,21 @@ def temporal_generalization(
             label=label,
         )
     style_axes(counts, "Frames", "Centre of the window (hours since the first frame)", "Number")
-    counts.legend(frameon=False, fontsize=9, ncols=2)
+    counts.set_ylim(0, 1.5 * max([1, *(max(w.n_infected, w.n_uninfected) for w in windows)]))
+    counts.legend(frameon=False, fontsize=9, ncols=2, loc="upper right")
     return figure
 
 
 def _draw_window_metric(
-    axes: Axes, windows: Sequence[WindowMetrics], name: str, label: str, color: str
+    axes: Axes, windows: Sequence[WindowMetrics], name: str, label: str, color: str, linestyle: str = "-"
 ) -> None:
     values = np.array([getattr(window, name) for window in windows], dtype=np.float64)
     if not np.isfinite(values).any():
         return
     centers = [window.center for window in windows]
-    axes.plot(centers, values, color=color, marker="o", markersize=4, label=label, **LINE)
+    axes.plot(
+        centers, values, color=color, marker="o", markersize=4, label=label, linestyle=linestyle, **LINE
+    )
     found = [window.intervals.get(name) for window in windows]
     bounds: list[Any] = [(np.nan, np.nan) if i is None else (i.low, i.high) for i in found]
     low, high = np.array(bounds, dtype=np.float64).reshape(-1, 2).T

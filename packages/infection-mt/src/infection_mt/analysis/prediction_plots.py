@@ -57,7 +57,7 @@ def _limits(p: Predictions) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if values.size == 0:
         return 0.0, 1.0
-    margin = 0.03 * max(float(np.ptp(values)), 1.0)
+    margin = max(0.03 * float(np.ptp(values)), 0.5)
     return float(values.min()) - margin, float(values.max()) + margin
 
 
@@ -78,16 +78,18 @@ def _finish_scatter(
     onset_hour: float | None,
 ) -> None:
     axes.plot(limits, limits, color=GRAY, linestyle="--", linewidth=1)
-    if onset_hour is not None:
+    if onset_hour is not None and limits[0] < onset_hour < limits[1]:
         axes.axvline(onset_hour, color=ORANGE, linestyle=":", linewidth=1.5)
         axes.text(onset_hour, limits[1], " onset", color=ORANGE, va="top", fontsize=9)
     metrics = regression_metrics(p.time[chosen], p.time_target[chosen])
     style_axes(axes, title, "True time (h)", "Predicted time (h)")
     axes.set_xlim(*limits)
     axes.set_ylim(*limits)
+    r2 = f"R² {metrics['r2']:.4f}" if np.isfinite(metrics["r2"]) else "R² undefined"
     mae, rmse = f"MAE {metrics['mae']:.3f} h", f"RMSE {metrics['rmse']:.3f} h"
-    text = f"n = {metrics['n']}\n{mae}\n{rmse}\nR² {metrics['r2']:.4f}" if metrics["n"] else "no frames"
-    axes.text(0.03, 0.88, text, transform=axes.transAxes, va="top", fontsize=9)
+    text = f"n = {metrics['n']}\n{mae}\n{rmse}\n{r2}" if metrics["n"] else "no frames"
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2.0}
+    axes.text(0.12, 0.93, text, transform=axes.transAxes, va="top", fontsize=9, bbox=box)
 
 
 def reliability(predictions: Predictions, n_bins: int = 10) -> Figure:
@@ -117,6 +119,7 @@ def reliability(predictions: Predictions, n_bins: int = 10) -> Figure:
     curve.legend(frameon=False, loc="lower right")
     counts.bar((table.bin_index + 0.5) / n_bins, table.n, 0.9 / n_bins, color=BLUE)
     counts.set_yscale("log")
+    counts.set_ylim(bottom=0.8)
     style_axes(counts, "", "P(infected)", "Frames")
     return figure
 
