@@ -18,6 +18,7 @@ from medshared.files import write_json
 
 logger = logging.getLogger(__name__)
 TASKS = ("multitask", "classification", "regression")
+STACKS_PER_CLASS = 50
 
 # Small enough for two CPU cores and good enough to learn the synthetic task (spec 11).
 DEMO_SETTINGS: Mapping[str, Any] = {
@@ -35,7 +36,7 @@ DEMO_SETTINGS: Mapping[str, Any] = {
         },
     },
     "model": {"name": "resnet10", "pretrained": False, "hidden_dim": 64, "dropout": 0.1},
-    "training": {"epochs": 15, "grad_clip": 1.0},
+    "training": {"epochs": 12, "grad_clip": 1.0},
     "optimizer": {"lr": 1e-3, "weight_decay": 1e-4},
     "scheduler": {"eta_min": 1e-5},
 }
@@ -58,7 +59,7 @@ def with_demo_data(settings: Mapping[str, Any], folder: Path, seed: int = 0) -> 
         folder: Receives ``demo_data``.
         seed: Of the data.
     """
-    data = generate(folder / "demo_data", SyntheticParams(seed=seed))
+    data = generate(folder / "demo_data", SyntheticParams(seed=seed, stacks_per_class=STACKS_PER_CLASS))
     source = {
         "infected_dir": str(data.infected_dir),
         "uninfected_dir": str(data.uninfected_dir),
@@ -102,7 +103,7 @@ def run_demo(output: Path, *, seed: int = 0, device: str = "auto") -> dict[str, 
 
     started = time.perf_counter()
     options = RunOptions(device=device)
-    data = generate(output / "data", SyntheticParams(seed=seed))
+    data = generate(output / "data", SyntheticParams(seed=seed, stacks_per_class=STACKS_PER_CLASS))
     runs: dict[str, dict[str, Any]] = {}
     for task in TASKS:
         config = demo_config(data, output, seed=seed, task=task)
