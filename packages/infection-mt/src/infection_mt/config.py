@@ -37,9 +37,7 @@ class MultitaskConfig(Section):
     regression_weight: Annotated[float, Field(ge=0)] = 1.0
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"  # new: uncertainty = learned log-variances
     regression_on: Literal["both", "infected", "uninfected"] = "both"  # new: frames with a time loss
-    pre_onset: Literal["exclude", "uninfected", "keep"] | None = (
-        None  # new: frames before it; null = exclude
-    )
+    pre_onset: Literal["exclude", "uninfected", "keep"] | None = None  # new: frames before it; null = exclude
     clamp_predictions: bool = False  # new: clamp predicted hours at inference
 
     @field_validator("clamp_range")
