@@ -75,7 +75,7 @@ def prepare_data(
     stacks: list[Stack] | None = None,
     store: FrameStore | None = None,
 ) -> RunData:
-    """Scan, split, select frames and open the frame store.
+    """Scan, split, select frames, prepare them, and check that every chosen one can be used.
 
     Args:
         config: Resolved configuration.
@@ -85,6 +85,7 @@ def prepare_data(
 
     Raises:
         ValueError: A split is empty or divides a group; the message says which and what to change.
+        medshared.images.StackError: Naming the stacks or chosen pages that cannot be used.
     """
     config = config.resolved()
     stacks = stacks if stacks is not None else load_stacks(config.data, cache_folder(config))
@@ -111,6 +112,7 @@ def prepare_data(
         tables[name] = table
     if store is None:
         store = FrameStore(stacks, config.data, cache_folder(config))
+    store.check(list(tables.values()))
     warnings = (*confounding(stacks), *split.warnings)
     return RunData(split, tables, store, warnings)
 
