@@ -162,10 +162,10 @@ def write_frames(stack: Stack, transforms: TransformsConfig, folder: Path) -> Pr
     return PreparedStack(array, _read_listing(listing) or {})
 
 
-def load_frames(
+def prepare_each(
     stacks: Sequence[Stack], transforms: TransformsConfig, folder: Path | None, num_workers: int
-) -> dict[Path, PreparedStack]:
-    """Prepared frames of stacks, built where they are missing.
+) -> Iterator[tuple[Stack, PreparedStack | str]]:
+    """Prepare stacks one after the other, building what is missing; a stack that cannot be used stops nothing.
 
     One process holds one page at a time (without a folder one stack). With ``num_workers`` above 1 and enough
     pixels to decode, several processes build.
@@ -176,11 +176,8 @@ def load_frames(
         folder: Of the memory-mapped files; None: frames are returned in memory and nothing is written.
         num_workers: Processes.
 
-    Returns:
-        File → frames and bad pages; frames are read-only for a folder.
-
-    Raises:
-        StackError: One error that names every stack that cannot be used at all.
+    Yields:
+        Stack, and its frames or the reason why it cannot be used.
     """
     tasks: list[_Task] = [(stack, transforms, folder) for stack in stacks]
     missing = [task for task in tasks if not _is_built(*task)]
@@ -188,19 +185,38 @@ def load_frames(
     if missing:
         logger.info("preparing the frames of %d stacks at %d pixels", len(missing), transforms.image_size)
     parallel = workers > 1 and sum(map(_pixels, (task[0] for task in missing))) >= _PARALLEL_FROM_PIXELS
+    results = _run(missing, workers if parallel else 0)
+    to_build = {task[0].path for task in missing}
+    for stack in stacks:
+        result = next(results) if stack.path in to_build else None
+        if result is None and folder is not None:
+            result = write_frames(stack, transforms, folder)
+        if result is not None:
+            yield stack, result
+
+
+def load_frames(
+    stacks: Sequence[Stack], transforms: TransformsConfig, folder: Path | None, num_workers: int
+) -> dict[Path, PreparedStack]:
+    """Prepared frames of stacks, see :func:`prepare_each`.
+
+    Returns:
+        File → frames and bad pages; frames are read-only for a folder.
+
+    Raises:
+        StackError: One error that names every stack that cannot be used at all.
+    """
     built: dict[Path, PreparedStack] = {}
-    problems = []
-    for task, result in zip(missing, _run(missing, workers if parallel else 0), strict=True):
+    problems: list[str] = []
+    for stack, result in prepare_each(stacks, transforms, folder, num_workers):
         if isinstance(result, str):
             problems.append(result)
-        elif result is not None:
-            built[task[0].path] = result
+        else:
+            built[stack.path] = result
     if problems:
         raise StackError(
             f"{len(problems)} of {len(stacks)} stacks cannot be used:\n  " + "\n  ".join(problems)
         )
-    if folder is not None:
-        built = {stack.path: write_frames(stack, transforms, folder) for stack in stacks}
     return built
 
 

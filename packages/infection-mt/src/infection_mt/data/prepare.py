@@ -89,7 +89,7 @@ def prepare_data(
     """
     config = config.resolved()
     stacks = stacks if stacks is not None else load_stacks(config.data, cache_folder(config))
-    split = make_split(stacks, config, fold_index=fold_index)
+    split = make_split(stacks, config, fold_index=fold_index, cache_dir=cache_folder(config))
     frames = config.data.frames.model_dump(exclude_unset=True) if config.data.frames is not None else None
     settings = time_settings(config)
     tables: dict[str, FrameTable] = {}
