@@ -111,7 +111,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Pyright over all members."""
     sync(session, "--all-packages", "--all-extras", "--group", "types", "--group", "dev")
-    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+    python = str(Path(session.virtualenv.bin) / "python")
+    session.run("pyright", "--pythonpath", python, env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
 
 @nox.session

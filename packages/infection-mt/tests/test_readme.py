@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from infection_mt.config import Config
 from pydantic import BaseModel
+
+from infection_mt.config import Config
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -14,7 +15,9 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
     keys = set()
     for name, field in model.model_fields.items():
-        inner = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
+        inner = [
+            a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)
+        ]
         sections = [a for a in inner if issubclass(a, BaseModel)]
         if sections and not (prefix.startswith("data.frames.")):
             keys |= keys_of(sections[0], f"{prefix}{name}.")
