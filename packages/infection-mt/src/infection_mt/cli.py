@@ -14,9 +14,15 @@ Handler = Callable[[argparse.Namespace], int]
 STOPPED = 75  # EX_TEMPFAIL: the run was stopped by a signal and can be resumed
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that every training command takes."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML or JSON configuration")
+def add_run_options(parser: argparse.ArgumentParser, default_config: Path | None = None) -> None:
+    """Add the flags that every training command takes; ``--config`` is required when it has no default."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=default_config is None,
+        default=default_config,
+        help="YAML or JSON configuration" + (f" (default: {default_config})" if default_config else ""),
+    )
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="replace one key"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ NO_EFFECT = {
 }
 
 
-def load_run_config(arguments: argparse.Namespace, extra: Mapping[str, Any] | None = None) -> Config:
+def load_run_config(
+    arguments: argparse.Namespace, extra: Mapping[str, Any] | None = None, *, used: Sequence[str] = ()
+) -> Config:
     """Read the configuration and lay the command line over it.
 
     Args:
         arguments: Of :func:`infection_mt.cli.add_run_options`.
         extra: Further keys of the calling script, weakest: the file wins over them.
+        used: Keys of :data:`NO_EFFECT` that the calling script does use.
 
     Raises:
         medshared.configuration.ConfigError: With every problem of the file.
@@ -53,7 +56,7 @@ def load_run_config(arguments: argparse.Namespace, extra: Mapping[str, Any] | No
     config = load_config(Config, apply_overrides(mapping, arguments.overrides))
     for key, reason in NO_EFFECT.items():
         section, name = key.split(".")
-        if name in (mapping.get(section) or {}):
+        if key not in used and name in (mapping.get(section) or {}):
             logger.warning("%s has no effect: %s", key, reason)
     return config
 
