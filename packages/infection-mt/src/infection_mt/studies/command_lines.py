@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from infection_mt.studies import options as o
 from infection_mt.studies.options import Script, count, folder, number, option, switch
 
 BASELINE = "configs/resnet50_baseline.yaml"
 CONFIG = folder("--config", "configuration (default: the one stored with the checkpoints)")
-OUTPUT_ALIAS = option("--output-dir", dest="output", type=o.Path, help="same as --output")
+OUTPUT_ALIAS = option("--output-dir", dest="output", type=Path, help="same as --output")
 EPOCHS = count("--epochs", None, "default: the configuration's")
 TIME_FIELD = option(
     "--time-field", default="hours_since_start", help="number of the metadata that windows run over"

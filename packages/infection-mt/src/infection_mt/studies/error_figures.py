@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def error_boxes_by_time(predictions: Predictions, *, size_hours: float = 6.0) ->
     error, borders = absolute_errors(predictions), edges(predictions, size_hours)
     for axes, (name, value) in zip(panels, ONE_CLASS, strict=True):
         groups = {}
-        for low, high in zip(borders, borders[1:], strict=False):
+        for low, high in pairwise(borders):
             inside = (predictions.hours >= low) & (predictions.hours < high) & (predictions.label == value)
             groups[f"{low:g}–{high:g}"] = error[inside]
         box_panel(axes, groups, title=f"{name} frames", y_label=ERROR, colors=[COLORS[name]] * len(groups))
@@ -205,7 +206,7 @@ def confusion_by_time(predictions: Predictions, *, bin_hours: float = 2.0) -> Fi
     series = {}
     for name, value in (("false alarms (mock called infected)", 0), ("missed (infected called mock)", 1)):
         rates = []
-        for low, high in zip(borders, borders[1:], strict=False):
+        for low, high in pairwise(borders):
             inside = (p.hours >= low) & (p.hours < high) & (p.label == value)
             rates.append(float(wrong[inside].mean()) if inside.any() else np.nan)
         series[name] = (rates, None)
@@ -224,7 +225,7 @@ def residual_by_bin(predictions: Predictions, *, bin_hours: float = 2.0) -> Figu
     figure, panels = panel_grid(2, columns=2, width=6.5)
     for axes, (name, value) in zip(panels, ONE_CLASS, strict=True):
         means, spreads, centers = [], [], []
-        for low, high in zip(borders, borders[1:], strict=False):
+        for low, high in pairwise(borders):
             inside = (p.hours >= low) & (p.hours < high) & (p.label == value)
             if inside.sum() >= MIN_IN_BIN:
                 means.append(residual[inside].mean())
@@ -348,7 +349,8 @@ def fold_curves(logs: Mapping[str, Any]) -> Figure:
         logs: Fold → :class:`infection_mt.analysis.training_log.TrainingLog`.
     """
     panels = {
-        "Training loss": ("train_total_loss", "train_loss"), "Validation loss": ("val_total_loss", "val_loss", "val_cls_loss"),
+        "Training loss": ("train_total_loss", "train_loss"),
+        "Validation loss": ("val_total_loss", "val_loss", "val_cls_loss"),
         "Validation F1": ("val_cls_f1",), "Validation MAE (h)": ("val_reg_mae",),
     }  # fmt: skip
     figure, axes_of = panel_grid(4, columns=2, width=6.5, height=3.8)

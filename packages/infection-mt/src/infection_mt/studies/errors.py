@@ -14,6 +14,7 @@ from infection_mt.analysis.errors import (
     calibration,
     decision_confidence,
     error_table,
+    period_masks,
     sample_table,
     wrong_decisions,
 )
@@ -25,7 +26,7 @@ from infection_mt.evaluation import evaluate_predictions
 from infection_mt.prediction_table import Predictions
 from infection_mt.sample_keys import file_name, well_and_position
 from infection_mt.studies import error_figures as draw
-from infection_mt.studies.periods import Periods, period_figure, period_masks, period_report
+from infection_mt.studies.periods import Periods, period_report
 from infection_mt.studies.regeneration import predict_missing
 from infection_mt.studies.result_tables import load_named_folds, load_pooled, worst_report
 from infection_mt.studies.run_folders import find_folds
@@ -52,7 +53,7 @@ def comprehensive(arguments: argparse.Namespace) -> int:
         "prediction_scatter.png": prediction_scatter(p),
         "error_analysis_by_time.png": draw.error_by_time(p),
         "error_vs_classification_confidence.png": draw.error_by_confidence(p),
-        "valley_period_analysis.png": period_figure(
+        "valley_period_analysis.png": draw.period_figure(
             p, period_masks(p, periods.early, periods.valley, periods.mid), periods.labels()
         ),
         "classification_by_time_window.png": draw.class_by_time(p, windows),
@@ -122,14 +123,14 @@ def residuals(arguments: argparse.Namespace) -> int:
     p, output = load_pooled(arguments, time=True, hours=True)
     folds = load_named_folds(arguments)
     fold_of = np.repeat(np.arange(len(folds)), [len(fold) for fold in folds.values()])
-    _save(
-        output,
-        {
-            "regression_residual_over_time.png": draw.residual_over_time(p, bin_hours=arguments.bin_size),
-            "regression_error_distribution.png": error_distribution(p) if p.has_classes else draw.error_histograms(folds),
-            "regression_residual_mean_std.png": draw.residual_over_time(p, bin_hours=arguments.bin_size, by_fold=fold_of),
-        },
-    )  # fmt: skip
+    size = arguments.bin_size
+    distribution = error_distribution(p) if p.has_classes else draw.error_histograms(folds)
+    figures = {
+        "regression_residual_over_time.png": draw.residual_over_time(p, bin_hours=size),
+        "regression_error_distribution.png": distribution,
+        "regression_residual_mean_std.png": draw.residual_over_time(p, bin_hours=size, by_fold=fold_of),
+    }
+    _save(output, figures)
     return 0
 
 

@@ -105,9 +105,8 @@ def _overview(output: Path, families: Families) -> None:
     classifiers = {n: folds for n, folds in families.items() if folds[0].has_classes}
     regressors = {n: folds for n, folds in families.items() if folds[0].has_time}
     if classifiers:
-        figures["classification_windows_3h.png"] = windows_figure(
-            classifiers, WindowsConfig(size_hours=3, stride_hours=1)
-        )
+        narrow = WindowsConfig(size_hours=3, stride_hours=1)
+        figures["classification_windows_3h.png"] = windows_figure(classifiers, narrow)
     if regressors:
         figures["regression_by_time_6h.png"] = time_bins_figure(regressors)
         figures["regression_by_class.png"] = by_class_figure(regressors)
@@ -126,7 +125,9 @@ def overview_figure(families: Families) -> Any:
     for axes, (title, unit, names, digits) in zip(panels, groups, strict=True):
         series = {}
         for model, folds in metrics.items():
-            summaries = [fold_summary([f.get(name, np.nan) for f in folds]) for name in names]
+            summaries: list[dict[str, Any]] = [
+                fold_summary([f.get(name, np.nan) for f in folds]) for name in names
+            ]
             if not np.isnan([s["mean"] for s in summaries]).all():
                 series[model] = ([s["mean"] for s in summaries], [s["std"] for s in summaries])
         bar_panel(axes, list(names.values()), series, title=title, y_label=unit, decimals=digits)

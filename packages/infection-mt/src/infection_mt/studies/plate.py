@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from infection_mt.analysis.plots import GRAY, UNINFECTED, save_figure, style_axes
 from infection_mt.plate_report import write_plate_report
@@ -27,6 +26,7 @@ from medshared.files import write_json
 from medshared.gpu import select_device
 
 logger = logging.getLogger(__name__)
+Table = Any  # a pandas DataFrame; what pandas says of the types of its selections is too wide to help
 MOCK = "mock"
 PHASES = ((0.0, 6.0), (6.0, 12.0), (12.0, 24.0), (24.0, float("inf")))  # (a, b], the first with its start
 ACCURACY_WINDOWS = ((0.0, 6.0), (6.0, 12.0), (12.0, 24.0), (24.0, 46.0))  # closed
@@ -68,12 +68,12 @@ def validate(arguments: argparse.Namespace) -> int:
     return 1 if result.failed else 0
 
 
-def conditions_of(wells: pd.DataFrame) -> list[str]:
+def conditions_of(wells: Table) -> list[str]:
     """Return the conditions in order of appearance, the mock wells last."""
     return sorted(dict.fromkeys(wells["condition"]), key=lambda name: name == MOCK)
 
 
-def by_condition(wells: pd.DataFrame) -> pd.DataFrame:
+def by_condition(wells: Table) -> Table:
     """Return mean and population deviation over wells for each condition and hour."""
     grouped = wells.groupby(["condition", "hours_since_start"], sort=True)
     curves = grouped.agg(
@@ -86,7 +86,7 @@ def by_condition(wells: pd.DataFrame) -> pd.DataFrame:
     return curves.reset_index()
 
 
-def accuracy_by_window(table: pd.DataFrame) -> list[dict[str, Any]]:
+def accuracy_by_window(table: Table) -> list[dict[str, Any]]:
     """Return the share of right decisions of each condition in the original's closed windows of hours."""
     rows = []
     for start, end in ACCURACY_WINDOWS:
@@ -100,7 +100,7 @@ def accuracy_by_window(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def condition_curves(wells: pd.DataFrame) -> Any:
+def condition_curves(wells: Table) -> Any:
     """Draw P(infected) and predicted hours of each condition, mean and deviation over wells."""
     curves = by_condition(wells)
     figure, panels = panel_grid(2, columns=2, width=6.5)
@@ -123,7 +123,7 @@ def condition_curves(wells: pd.DataFrame) -> Any:
     return figure
 
 
-def phase_bars(wells: pd.DataFrame) -> Any:
+def phase_bars(wells: Table) -> Any:
     """Draw the mean P(infected) of each condition in four phases, deviation over wells."""
     colors = condition_colors(wells)
     names = ["≤ 6 h", "6–12 h", "12–24 h", "> 24 h"]
@@ -160,7 +160,7 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def well_grid(wells: pd.DataFrame) -> Any:
+def well_grid(wells: Table) -> Any:
     """Draw P(infected) over time, one panel a well."""
     colors = condition_colors(wells)
     names = sorted(set(wells["well"]))
@@ -179,7 +179,7 @@ def well_grid(wells: pd.DataFrame) -> Any:
     return figure
 
 
-def condition_colors(wells: pd.DataFrame) -> Mapping[str, str]:
+def condition_colors(wells: Table) -> Mapping[str, str]:
     """Return a colour for each condition; mock wells are blue as everywhere, unplaced ones gray."""
     others = [name for name in conditions_of(wells) if name not in (MOCK, "")]
     return {MOCK: UNINFECTED, "": GRAY, **{name: COLORS[1:][i % 5] for i, name in enumerate(others)}}

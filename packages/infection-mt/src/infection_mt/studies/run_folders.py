@@ -135,7 +135,8 @@ def target_settings(result_dir: Path) -> dict[str, Any]:
     section = of_task or content.get("multitask") or {}
     if not content:
         return {}
-    clamp: ClampRange = tuple(section.get("clamp_range") or (0.0, 48.0))
+    low, high = section.get("clamp_range") or (0.0, 48.0)
+    clamp: ClampRange = (low, high)
     return {"onset_hour": float(section.get("infection_onset_hour", 2.0)), "clamp_range": clamp}
 
 

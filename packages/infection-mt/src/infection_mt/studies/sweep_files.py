@@ -18,7 +18,7 @@ LABELS = {"auc": "AUC", "accuracy": "Accuracy", "f1": "F1", "precision": "Precis
 
 def spread(values: FoldMetrics) -> tuple[list[float], list[float]]:
     """Return mean and population standard deviation over folds of each point, in single precision as the original."""
-    summaries = [fold_summary(row, single_precision=True) for row in values]
+    summaries: list[dict[str, Any]] = [fold_summary(row, single_precision=True) for row in values]
     return [s["mean"] for s in summaries], [s["std"] for s in summaries]
 
 
