@@ -265,3 +265,18 @@ def doctor(arguments: argparse.Namespace) -> int:
     for line in describe_machine():
         logger.info("%s", line)
     return 0
+
+
+def temporal(arguments: argparse.Namespace) -> int:
+    """Write the windows of a run, or of its folds and their means."""
+    from infection_mt.studies.temporal import rewrite_windows
+
+    return rewrite_windows(argparse.Namespace(**vars(arguments), result_dir=arguments.run))
+
+
+def errors(arguments: argparse.Namespace) -> int:
+    """Write every error study that the outputs of a run or its folds allow."""
+    from infection_mt.studies.errors import all_errors
+
+    all_errors(arguments.run, arguments.output or arguments.run / "errors")
+    return 0

@@ -21,7 +21,17 @@ def sweep(studio, tmp_path_factory):
     from infection_mt.studies.command_lines import run
 
     output = tmp_path_factory.mktemp("sweep") / "sweep"
-    command = ["--config", str(studio.baseline), "--upper-hours", "24", "48", "--start-hour", "8", "--device", "cpu"]
+    command = [
+        "--config",
+        str(studio.baseline),
+        "--upper-hours",
+        "24",
+        "48",
+        "--start-hour",
+        "8",
+        "--device",
+        "cpu",
+    ]
     metrics = ["--metrics", "auc", "f1", "accuracy", "--save-data", "--output-dir", str(output), "--debug"]
     assert run("analyze_interval_sweep_train.py", [*command, *metrics]) == 0
     return output
@@ -95,8 +105,27 @@ def test_resume_reuses_checkpoints(sweep, studio, script):
 
 
 def test_sliding_sweep(studio, script, tmp_path):
-    command = ["--config", studio.baseline, "--window-size", 16, "--stride", 24, "--start-hour", 0, "--end-hour", 40]
-    command += ["--match-uninfected-window", "--metrics", "auc", "f1", "--save-data", "--output", tmp_path / "out"]
+    command = [
+        "--config",
+        studio.baseline,
+        "--window-size",
+        16,
+        "--stride",
+        24,
+        "--start-hour",
+        0,
+        "--end-hour",
+        40,
+    ]
+    command += [
+        "--match-uninfected-window",
+        "--metrics",
+        "auc",
+        "f1",
+        "--save-data",
+        "--output",
+        tmp_path / "out",
+    ]
     assert script("analyze_sliding_window_train.py", *command, "--device", "cpu") == 0
     out = tmp_path / "out"
     data = json.loads((out / "sliding_window_w16_s24_data.json").read_text())
@@ -118,9 +147,22 @@ def test_sliding_sweep(studio, script, tmp_path):
 
 def test_viewing_and_table(sweep, script, tmp_path, caplog):
     data = sweep / "interval_sweep_data.json"
-    command = ["--data", data, "--output-dir", tmp_path, "--metrics", "f1", "--hide-points", "--layout", "wide"]
+    command = [
+        "--data",
+        data,
+        "--output-dir",
+        tmp_path,
+        "--metrics",
+        "f1",
+        "--hide-points",
+        "--layout",
+        "wide",
+    ]
     assert script("visualize_sliding_window.py", *command) == 0
-    assert {p.name for p in tmp_path.glob("*.png")} == {"interval_sweep_combined.png", "interval_sweep_f1.png"}
+    assert {p.name for p in tmp_path.glob("*.png")} == {
+        "interval_sweep_combined.png",
+        "interval_sweep_f1.png",
+    }
     assert "--layout has no effect" in caplog.text
     assert "--color-scheme" not in caplog.text
     table = tmp_path / "table.json"

@@ -90,11 +90,8 @@ def all_models_improved(arguments: argparse.Namespace) -> int:
     tests = compare_models({name: one_table(folds) for name, folds in families.items()})
     write_table(output / "statistical_tests.csv", tests)
     headers = ["models", "metric", "first", "second", "difference", "low", "high", "p (Holm)"]
-    rows = [
-        [f"{t['Model_1']} – {t['Model_2']}", t["metric"], t["value_1"], t["value_2"], t["difference"], t["low"], t["high"],
-         t["p_holm"]]
-        for t in tests
-    ]  # fmt: skip
+    columns = ("metric", "value_1", "value_2", "difference", "low", "high", "p_holm")
+    rows = [[f"{t['Model_1']} – {t['Model_2']}", *(t[column] for column in columns)] for t in tests]
     logger.info("\n%s", text_table(headers, rows))
     return 0
 

@@ -181,10 +181,12 @@ def _windows_of_checkpoints(
     """Return the checkpoints and their metrics in every window."""
     folds = find_checkpoints(arguments.checkpoint_dir)
     config = folds_config(folds, arguments.config, getattr(arguments, "k_folds", None))
-    first, last = min(start for start, _ in windows), max(end for _, end in windows)
+    if arguments.time_field == "hours_since_start":
+        first, last = min(start for start, _ in windows), max(end for _, end in windows)
+        config = with_test_hours(config, first, last)
     found = predict_folds(
         folds,
-        with_test_hours(config, first, last),
+        config,
         split=getattr(arguments, "split", "test"),
         device=arguments.device,
     )
