@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from infection_mt.data.stacks import Stack, parse_name
 from infection_mt.prediction_table import Predictions
 from infection_mt.probabilities import infected_logit, logit_of, sigmoid
 from infection_mt.sample_keys import group_name, sample_key
@@ -103,7 +105,7 @@ def test_groups_keep_equal_positions_of_different_wells_apart() -> None:
 
 def test_condition_stands_for_an_unknown_well() -> None:
     assert group_name({"path": "stack7.tif", "condition": "infected"}, "well") == "/infected"
-    assert sample_key({"path": "stack7.tif", "frame_index": 3}) == "stack7/unknown/3"
+    assert sample_key({"path": "stack7.tif", "frame_index": 3}) == "stack7/3"
 
 
 def test_lengths_labels_and_keys_are_checked() -> None:
@@ -120,3 +122,23 @@ def test_subset_by_mask_and_by_index_agree() -> None:
     p = table()
     mask = p.label == 0
     assert p.subset(mask).keys == p.subset(np.nonzero(mask)[0]).keys
+
+
+@pytest.mark.parametrize(
+    "name", ["x_s5_b2_p13_t0-94_ec.tiff", "e_B02_p7_x.tif", "stack7.tif", "s_p4_.tif", "well-C3_p1_.tif"]
+)
+@pytest.mark.parametrize(("plate", "run"), [(None, None), ("plate1", "r2")])
+def test_keys_read_from_metadata_equal_those_of_the_frame_table(
+    name: str, plate: str | None, run: str | None
+) -> None:
+    parsed = parse_name(name)
+    stack = Stack(
+        Path("/d") / name, 1, "infected", parsed.position, 9, well=parsed.well, plate=plate, run=run
+    )
+    metadata = {
+        "path": str(stack.path),
+        "condition": "infected",
+        "position": stack.position,
+        "frame_index": 4,
+    }
+    assert sample_key({**metadata, "plate": plate, "run": run}) == f"{stack.key}/4"

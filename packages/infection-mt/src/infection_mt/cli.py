@@ -11,6 +11,8 @@ from pathlib import Path
 from infection_mt import __version__
 
 Handler = Callable[[argparse.Namespace], int]
+# Mistakes of input and environment, whose message is all that a user needs.
+EXPECTED = (OSError, ValueError, ImportError, RuntimeError, KeyError)
 STOPPED = 75  # EX_TEMPFAIL: the run was stopped by a signal and can be resumed
 
 
@@ -178,9 +180,9 @@ def guarded(handler: Handler, arguments: argparse.Namespace) -> int:
     except Exception as error:
         if getattr(arguments, "debug", False):
             raise
-        from infection_mt.commands import EXPECTED, STOPPED_BY_SIGNAL
+        from infection_mt.errors import RunInterruptedError
 
-        if isinstance(error, STOPPED_BY_SIGNAL):
+        if isinstance(error, RunInterruptedError):
             sys.stderr.write(f"{error}\n")
             return STOPPED
         if isinstance(error, EXPECTED):

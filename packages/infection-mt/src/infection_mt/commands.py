@@ -8,18 +8,17 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infection_mt.config import Config
-from infection_mt.training import RunInterruptedError, RunOptions, TrainingError, train_run
-from medshared.configuration import ConfigError, apply_overrides, load_config, load_yaml_or_json
+from medshared.configuration import load_config, load_yaml_or_json, merge_mappings
 from medshared.files import read_json
+
+if TYPE_CHECKING:
+    from infection_mt.training import RunOptions
 
 logger = logging.getLogger(__name__)
 
-# Mistakes of input and environment: their message is all that a user needs.
-EXPECTED = (ConfigError, TrainingError, OSError, ValueError, ImportError, RuntimeError, KeyError)
-STOPPED_BY_SIGNAL = RunInterruptedError
 NO_EFFECT = {
     "training.checkpoint_dir": "checkpoints lie in the run directory",
 }
@@ -38,9 +37,7 @@ def load_run_config(
     Raises:
         medshared.configuration.ConfigError: With every problem of the file.
     """
-    from infection_mt.demo import merge, with_demo_data
-
-    mapping = merge(extra or {}, load_yaml_or_json(arguments.config))
+    mapping = merge_mappings(extra or {}, load_yaml_or_json(arguments.config))
     flags: dict[str, Any] = {}
     if arguments.faithful:
         flags["faithful"] = True
@@ -50,10 +47,12 @@ def load_run_config(
         flags["logging"] = {"logger": arguments.logger}
     if getattr(arguments, "task", None) in ("multitask", "classification", "regression"):
         flags["task"] = {"type": arguments.task}
-    mapping = merge(mapping, flags)
+    mapping = merge_mappings(mapping, flags)
     if arguments.demo:
+        from infection_mt.demo import with_demo_data
+
         mapping = with_demo_data(mapping, arguments.output or Path(mapping.get("output_dir", "outputs")))
-    config = load_config(Config, apply_overrides(mapping, arguments.overrides))
+    config = load_config(Config, mapping, arguments.overrides, label=str(arguments.config))
     for key, reason in NO_EFFECT.items():
         section, name = key.split(".")
         if key not in used and name in (mapping.get(section) or {}):
@@ -63,6 +62,8 @@ def load_run_config(
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
     """Collect the flags that do not belong into a configuration."""
+    from infection_mt.training import RunOptions
+
     return RunOptions(device=arguments.device, resume=arguments.resume, download=arguments.download)
 
 
@@ -113,6 +114,8 @@ def train_with_defaults(arguments: argparse.Namespace, defaults: Mapping[str, An
 
         train_all_tasks(config, run_folder(arguments, config), options)
         return 0
+    from infection_mt.training import train_run
+
     folder = run_folder(arguments, config)
     train_run(config, folder, options)
     logger.info("results: %s", folder / "report.html")

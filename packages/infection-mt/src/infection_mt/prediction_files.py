@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from infection_mt.prediction_table import Predictions
 from infection_mt.probabilities import clip_probability, logit_of, sigmoid
 from infection_mt.sample_keys import hours_of, number_stacks, sample_key
+from infection_mt.targets import time_targets
 from medshared.files import write_npz
 from medshared.tables import read_jsonl, write_jsonl
 
@@ -112,31 +113,6 @@ def read_predictions(
     )
 
 
-def time_targets(
-    hours: ArrayLike, label: ArrayLike, onset_hour: float, clamp_range: tuple[float | None, float | None]
-) -> Floats:
-    """Return the time targets of frames whose hours are known, in float64.
-
-    Args:
-        hours: Hours since the first frame, shape ``[N]``.
-        label: 1 infected, 0 uninfected, shape ``[N]``.
-        onset_hour: Infected frames count from here, never below 0; uninfected ones from the first frame.
-        clamp_range: Bounds in hours, None leaves an end open.
-
-    Returns:
-        Hours, shape ``[N]``.
-
-    Example:
-        >>> time_targets([0.5, 3.0, 60.0], [1, 1, 0], 1.0, (0.0, 48.0)).tolist()
-        [0.0, 2.0, 48.0]
-    """
-    h = np.asarray(hours, dtype=np.float64)
-    target = np.where(np.asarray(label) == 1, np.maximum(h - onset_hour, 0.0), h)
-    low, high = clamp_range
-    target = target if low is None else np.maximum(target, low)
-    return target if high is None else np.minimum(target, high)
-
-
 def _keys_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the sample keys; frames that the metadata do not tell apart are numbered."""
     keys = [sample_key(row) for row in rows]
@@ -204,7 +180,7 @@ def _second_to_first(
         ]
     translated = {
         "time_preds": arrays["reg_preds"].reshape(-1),
-        "time_targets": time_targets(hours, label, onset_hour, clamp_range),
+        "time_targets": time_targets(hours, label == 1, onset_hour, clamp_range),
         "cls_preds": arrays["cls_probs"][:, 1],
         "cls_targets": label,
         "hours": hours,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PureWindowsPath
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_WELL = re.compile(r"_s\d+_([a-z]\d+)_p(\d+)_", re.IGNORECASE)
-_POSITION = re.compile(r"_p(\d+)_")
+from infection_mt.data.stacks import UNKNOWN_POSITION, parse_name
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -46,21 +44,18 @@ def well_and_position(path: str) -> tuple[str | None, str | None]:
         >>> well_and_position("x_s5_b2_p13_t0-94_ec.tiff"), well_and_position("stack_p07_.tif")
         (('b2', '13'), (None, '07'))
     """
-    name = file_name(path)
-    if match := _WELL.search(name):
-        return match.group(1).lower(), match.group(2)
-    match = _POSITION.search(name)
-    return None, match.group(1) if match else None
+    parsed = parse_name(file_name(path))
+    return parsed.well, None if parsed.position == UNKNOWN_POSITION else parsed.position
 
 
 def sample_key(metadata: Mapping[str, Any]) -> str:
-    """Return the key ``well/position/frame`` of a frame; the file's stem replaces a well that is not known.
+    """Return the key of a frame, the same as `infection_mt.data.table.FrameTable.keys` gives.
 
     Args:
         metadata: The object of one line of ``test_metadata.jsonl``.
 
     Returns:
-        A text that names the frame within its experiment.
+        ``[run/][plate/]well/position/frame``; condition and stem of the file where well or position is not known.
 
     Example:
         >>> sample_key({"path": "x_s5_b2_p13_t0-94_ec.tiff", "position": "13", "frame_index": 4})
@@ -68,12 +63,16 @@ def sample_key(metadata: Mapping[str, Any]) -> str:
     """
     path = str(metadata.get("path", ""))
     well, position = well_and_position(path)
-    well = metadata.get("well") or well or file_name(path).rsplit(".", 1)[0] or "unknown"
-    position = metadata.get("position") or position or "unknown"
+    well, position = metadata.get("well") or well, metadata.get("position") or position
+    site = [metadata.get("run"), metadata.get("plate")]
+    if well is None or position in (None, UNKNOWN_POSITION):
+        place = [*site, metadata.get("condition"), file_name(path).rsplit(".", 1)[0]]
+    else:
+        place = [*site, well, position]
     frame = metadata.get("frame_index")
     if frame is None:
         frame = f"{metadata.get('hours_since_start')}h"
-    return f"{well}/{position}/{frame}"
+    return "/".join([*(str(part) for part in place if part), str(frame)])
 
 
 def hours_of(metadata: Sequence[Mapping[str, Any]]) -> Floats:

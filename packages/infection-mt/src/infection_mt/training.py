@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from infection_mt.data.frames import Augmentation
 from infection_mt.data.loading import iterate_batches, normalise
 from infection_mt.data.prepare import RunData, plain_config, prepare_data, table_targets, time_settings
 from infection_mt.data.table import FrameTable
+from infection_mt.errors import RunInterruptedError, TrainingError
 from infection_mt.inference import predict_table, score
 from infection_mt.losses import (
     LossTerms,
@@ -53,14 +54,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_SELECTION = {"multitask": "combined", "classification": "cls_auc", "regression": "reg_mae"}
 METERS = ("total_loss", "cls_loss", "reg_loss")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to change."""
-
-
-class RunInterruptedError(RuntimeError):
-    """A signal asked the run to stop; its state was saved and ``--resume`` continues it."""
 
 
 @dataclass
@@ -150,7 +143,7 @@ class Trainer:
         if self.weighting is not None:
             self.weighting.to(self.fabric.device)
             parameters += list(self.weighting.parameters())
-        self.optimizer = self.fabric.setup_optimizers(build_optimizer(config, parameters))
+        self.optimizer: Any = self.fabric.setup_optimizers(build_optimizer(config, parameters))
         self.scheduler = build_scheduler(config, self.optimizer)
 
     def _time_scale(self) -> float:
@@ -441,7 +434,7 @@ def train_run(
     *,
     data: RunData | None = None,
     fold_index: int | None = None,
-    command: list[str] | None = None,
+    command: Sequence[str] | None = None,
     trainer_class: type[Trainer] = Trainer,
 ) -> dict[str, Any]:
     """Train one run into ``folder`` and return what its ``results.json`` holds.

@@ -315,3 +315,17 @@ def test_weighted_draws_balance_the_classes():
 def test_bad_samplers(keys, words):
     with pytest.raises(ValueError, match=words):
         EpochSampler(**{"n": 5, "batch_size": 2, **keys})
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 8, 9, 20])
+def test_no_batch_of_one_frame_unless_asked_for(batch_size, drop_last):
+    sampler = EpochSampler(9, batch_size, seed=1, drop_last=drop_last)
+    batches = list(sampler.batches(1))
+    assert len(batches) == len(sampler)
+    seen = np.concatenate(batches) if batches else np.array([])
+    if not drop_last:
+        assert sorted(seen.tolist()) == list(range(9))
+        assert min(map(len, batches)) > 1 or batch_size == 1
+    else:
+        assert all(len(batch) == batch_size for batch in batches)

@@ -181,10 +181,8 @@ def _t_result(difference: float, error: float, freedom: int, confidence: float) 
     """Assemble a t test; without any spread t is infinite (or 0 for no difference at all)."""
     from scipy.special import stdtr, stdtrit
 
-    if error > 0:
-        t = difference / error
-    else:
-        t = 0.0 if difference == 0 else float(np.copysign(np.inf, difference))
+    without_spread = 0.0 if difference == 0 else float(np.copysign(np.inf, difference))
+    t = difference / error if error > 0 else without_spread
     half = float(stdtrit(freedom, 0.5 + confidence / 2.0)) * error
     return DifferenceTest(
         difference, t, float(2.0 * stdtr(freedom, -abs(t))), difference - half, difference + half

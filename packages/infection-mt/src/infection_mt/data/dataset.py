@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -183,9 +182,11 @@ class EpochSampler:
     """The batches of every epoch as a pure function of seed and epoch.
 
     Example:
-        >>> sampler = EpochSampler(5, 2, seed=0, shuffle=False)
+        >>> sampler = EpochSampler(8, 3, seed=0, shuffle=False)
         >>> [batch.tolist() for batch in sampler.batches(1, skip=1)]
-        [[2, 3], [4]]
+        [[3, 4, 5], [6, 7]]
+
+    A remainder of a single sample joins the batch before it, since batch norm has no statistics of one frame.
     """
 
     def __init__(
@@ -229,7 +230,10 @@ class EpochSampler:
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return self.n // self.batch_size if self.drop_last else math.ceil(self.n / self.batch_size)
+        full, rest = divmod(self.n, self.batch_size)
+        if self.drop_last or (rest == 1 and full > 0):
+            return full
+        return full + (rest > 0)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """[n] sample numbers of an epoch, over all processes."""
@@ -249,7 +253,10 @@ class EpochSampler:
         """
         order = self.order(epoch)
         for number in range(skip, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            start, end = number * self.batch_size, (number + 1) * self.batch_size
+            if number == len(self) - 1 and not self.drop_last:
+                end = self.n
+            batch = order[start:end]
             if len(batch) < self.world_size:
                 batch = np.resize(batch, self.world_size)
             yield batch[self.rank :: self.world_size]

@@ -177,11 +177,11 @@ def _field(page: NDArray[Any], max_side: int | None) -> _Field:
     spread = float(image.std())
     image = (image / spread if spread > 0 else image).astype(np.float32)
     shape = _padded(image.shape)
-    mask = np.conj(scipy.fft.rfft2(np.ones(image.shape, np.float32), shape))
-    spectrum = scipy.fft.rfft2(image, shape)
-    sums = scipy.fft.irfft2(spectrum * mask, shape)
-    squares = scipy.fft.irfft2(scipy.fft.rfft2(image * image, shape) * mask, shape)
-    power = scipy.fft.irfft2(np.abs(spectrum) ** 2, shape)
+    mask = np.conj(_forward(np.ones(image.shape, np.float32), shape))
+    spectrum = _forward(image, shape)
+    sums = _backward(spectrum * mask, shape)
+    squares = _backward(_forward(image * image, shape) * mask, shape)
+    power = _backward(np.abs(spectrum) ** 2, shape)
     common = _common(image.shape)[2]
     spread = np.maximum(squares - sums * sums / np.maximum(common, 1), 0)
     # A common part without texture (empty background) has no meaningful correlation.
@@ -192,7 +192,7 @@ def _field(page: NDArray[Any], max_side: int | None) -> _Field:
 def _compare(a: _Field, b: _Field, min_correlation: float, min_z: float) -> Overlap:
     """Pearson correlation of the common part for every shift at once; the most significant one is kept."""
     dy, dx, common = _common(a.shape)
-    r = scipy.fft.irfft2(a.spectrum * np.conj(b.spectrum), _padded(a.shape))
+    r = _backward(a.spectrum * np.conj(b.spectrum), _padded(a.shape))
     r -= a.sums * _negated(b.sums) / np.maximum(common, 1)
     r /= np.sqrt(a.spread * _negated(b.spread))
     z = r * np.sqrt(common / np.float32(_texture_area(a, b)))
@@ -226,7 +226,18 @@ def _negated(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 def _padded(shape: tuple[int, ...]) -> list[int]:
-    return [scipy.fft.next_fast_len(2 * n, real=True) for n in shape]
+    fast: Any = scipy.fft.next_fast_len
+    return [fast(2 * n, real=True) for n in shape]
+
+
+def _forward(image: NDArray[Any], shape: list[int]) -> NDArray[Any]:
+    transform: Any = scipy.fft.rfft2  # scipy describes its dispatcher here, not the result
+    return transform(image, shape)
+
+
+def _backward(spectrum: NDArray[Any], shape: list[int]) -> NDArray[Any]:
+    transform: Any = scipy.fft.irfft2
+    return transform(spectrum, shape)
 
 
 def _texture_area(a: _Field, b: _Field) -> float:
