@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from infection_mt.analysis.comparison import compare_models
 from infection_mt.prediction_table import Predictions
-from infection_mt.studies.model_comparisons import compare_pairs, one_table, read_windows
+from infection_mt.studies.model_comparisons import one_table, read_windows
 from infection_mt.studies.run_folders import load_folds
 
 
@@ -146,7 +147,8 @@ def frames(label: int, position: int) -> Predictions:
 
 
 def test_models_without_common_frames_are_not_tested(caplog):
-    assert compare_pairs({"a": frames(1, 1), "b": frames(0, 2)}) == []
+    models = {"a": frames(1, 1), "b": frames(0, 2), "c": frames(1, 1)}
+    assert [(row["Model_1"], row["Model_2"]) for row in compare_models(models)] == [("a", "c")]
     assert "a and b share no test frame" in caplog.text
 
 

@@ -159,6 +159,7 @@ def class_by_time(predictions: Predictions, rows: Sequence[Any]) -> Figure:
         title=title,
         x_label="Centre of the window (h)",
         y_label="Score",
+        limits=(0.0, 1.0),
     )
     return figure
 
@@ -212,7 +213,13 @@ def confusion_by_time(predictions: Predictions, *, bin_hours: float = 2.0) -> Fi
         series[name] = (rates, None)
     figure, [axes] = panel_grid(1, width=9, height=4.5)
     line_panel(
-        axes, centers, series, title="Wrong decisions over time", x_label=HOURS, y_label="Share of the class"
+        axes,
+        centers,
+        series,
+        title="Wrong decisions over time",
+        x_label=HOURS,
+        y_label="Share of the class",
+        colors=(UNINFECTED, INFECTED),
     )
     axes.set_ylim(-0.03, 1.03)
     return figure
@@ -232,7 +239,7 @@ def residual_by_bin(predictions: Predictions, *, bin_hours: float = 2.0) -> Figu
                 spreads.append(residual[inside].std())
                 centers.append((low + high) / 2)
         line_panel(axes, centers, {name: (means, spreads)}, title=f"{name} frames", x_label=HOURS,
-                   y_label="Predicted − true time (h)")  # fmt: skip
+                   y_label="Predicted − true time (h)", colors=[COLORS[name]])  # fmt: skip
         axes.axhline(0.0, color=GRAY, linewidth=0.8)
         if not centers:
             text = f"no bin holds {MIN_IN_BIN} frames"
@@ -297,7 +304,6 @@ def fold_bars(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
             for name, label in names.items()
         }
         bar_panel(axes, list(metrics), series, title=title, y_label=unit, decimals=digits)
-    panels[0].set_ylim(0, 1.25)
     return figure
 
 

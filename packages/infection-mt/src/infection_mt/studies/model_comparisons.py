@@ -15,12 +15,12 @@ import numpy as np
 
 from infection_mt.analysis.comparison import average_predictions, common_frames, compare_models, model_table
 from infection_mt.analysis.errors import errors_of_classes, pool_folds, time_bin_table
-from infection_mt.analysis.plots import INFECTED, UNINFECTED, save_figure
+from infection_mt.analysis.plots import INFECTED, UNINFECTED, save_figure, style_axes
 from infection_mt.config import WindowsConfig
 from infection_mt.evaluation import evaluate_predictions
 from infection_mt.prediction_table import Predictions, concatenate
 from infection_mt.studies.fold_inference import folds_config, predict_folds, with_test_hours
-from infection_mt.studies.panels import bar_panel, line_panel, panel_grid
+from infection_mt.studies.panels import COLORS, bar_panel, line_panel, panel_grid
 from infection_mt.studies.run_folders import find_checkpoints, load_folds
 from infection_mt.studies.sweep_files import LABELS
 from infection_mt.studies.text_tables import text_table
@@ -128,9 +128,8 @@ def overview_figure(families: Families) -> Any:
             if not np.isnan([s["mean"] for s in summaries]).all():
                 series[model] = ([s["mean"] for s in summaries], [s["std"] for s in summaries])
         bar_panel(axes, list(names.values()), series, title=title, y_label=unit, decimals=digits)
-        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper left")
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center")
     return figure
 
 
@@ -151,7 +150,14 @@ def windows_figure(families: Families, config: WindowsConfig) -> Any:
             series[model] = (mean, std)
         label = f"Centre of the {config.size_hours:g} h window (h)"
         line_panel(
-            axes, centers, series, title=LABELS[metric], x_label=label, y_label=LABELS[metric], points=False
+            axes,
+            centers,
+            series,
+            title=LABELS[metric],
+            x_label=label,
+            y_label=LABELS[metric],
+            points=False,
+            limits=(0.0, 1.0),
         )
     return figure
 
@@ -164,10 +170,8 @@ def time_bins_figure(families: Families, *, size_hours: float = 6.0) -> Any:
             rows = [r for r in time_bin_table(pool_folds(folds), size_hours=size_hours) if r["class"] == name]
             x, y = [r["center"] for r in rows], [r["mae"] for r in rows]
             if rows:
-                axes.plot(x, y, marker="o", markersize=4, linewidth=1.8, label=model, color=f"C{i}")
-        line_panel(
-            axes, [], {}, title=f"{name} frames", x_label="Hours since the first frame", y_label="MAE (h)"
-        )
+                axes.plot(x, y, marker="o", markersize=4, linewidth=1.8, label=model, color=COLORS[i % 6])
+        style_axes(axes, f"{name} frames", "Hours since the first frame", "MAE (h)")
         axes.set_ylim(bottom=0)
         if axes.get_lines():
             axes.legend(frameon=False, fontsize=9)
@@ -213,11 +217,8 @@ def regression_performance(arguments: argparse.Namespace) -> int:
         for name, values in errors_of_classes(pool_folds(folds)).items()
     ]
     write_table(output / "regression_comparison.csv", rows)
-    tests = [
-        t
-        for t in compare_pairs({n: one_table(folds) for n, folds in families.items()})
-        if t["metric"] == "reg_mae"
-    ]
+    tests = compare_models({name: one_table(folds) for name, folds in families.items()})
+    tests = [test for test in tests if test["metric"] == "reg_mae"]
     write_table(output / "regression_comparison_tests.csv", tests)
     save_figure(output / "regression_comparison.png", by_class_figure(families))
     headers = ["model", "class", "n", "MAE h", "RMSE h", "bias h"]
@@ -226,20 +227,6 @@ def regression_performance(arguments: argparse.Namespace) -> int:
     )
     logger.info("\n%s", text)
     return 0
-
-
-def compare_pairs(models: Mapping[str, Predictions]) -> list[dict[str, Any]]:
-    """Compare the first model with each of the others; those without common frames are left out with a warning."""
-    (first, mine), *others = models.items()
-    together = {first: mine}
-    for name, predictions in others:
-        if set(mine.keys) & set(predictions.keys):
-            together[name] = predictions
-        else:
-            logger.warning(
-                "%s and %s share no test frame: they are not tested against each other", first, name
-            )
-    return compare_models(together) if len(together) > 1 else []
 
 
 def against_baseline(arguments: argparse.Namespace) -> int:
@@ -333,8 +320,8 @@ def overlay(path: Path, content: Mapping[str, Mapping[str, Any]], *, title: str 
             title=LABELS[metric],
             x_label="Centre of the window (h)",
             y_label=LABELS[metric],
+            limits=(0.0, 1.0),
         )
-        axes.set_ylim(min(axes.get_ylim()[0], 0.95), 1.01)
     if title:
         figure.suptitle(title)
     logger.info("wrote %s", save_figure(path, figure))

@@ -99,5 +99,5 @@ def _caption(row: Mapping[str, Any]) -> str:
     if np.isfinite(row["cls_prob"]):
         lines.append(f"P(infected) {row['cls_prob']:.3f}")
     if np.isfinite(row["time_pred"]):
-        lines.append(f"{row['time_pred']:.1f} h for {row['time_target']:.1f} h")
+        lines.append(f"time {row['time_pred']:.1f} h, true {row['time_target']:.1f} h")
     return "\n".join(lines)

@@ -47,6 +47,8 @@ def line_panel(
     x_label: str,
     y_label: str,
     points: bool = True,
+    colors: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> None:
     """Draw one line a series with a band of one standard deviation; undefined values are gaps.
 
@@ -58,16 +60,25 @@ def line_panel(
         x_label: Below it.
         y_label: Left of it.
         points: Mark the values.
+        colors: Of the series.
+        limits: Values that the metric can take; bands and axis end there.
     """
     at = np.asarray(x, dtype=np.float64)
-    for (name, (mean, spread)), color in zip(series.items(), _colors(len(series)), strict=True):
+    for (name, (mean, spread)), color in zip(series.items(), colors or _colors(len(series)), strict=False):
         y = as_floats(mean)
         marker = "o" if points or len(at) == 1 else None
         axes.plot(at, y, color=color, marker=marker, markersize=4, linewidth=1.8, label=name)
         if spread is not None:
             s = as_floats(spread)
-            axes.fill_between(at, y - s, y + s, color=color, alpha=0.15, linewidth=0)
+            low, high = (-np.inf, np.inf) if limits is None else limits
+            band = np.maximum(y - s, low), np.minimum(y + s, high)
+            axes.fill_between(at, *band, color=color, alpha=0.15, linewidth=0)
     style_axes(axes, title, x_label, y_label)
+    if limits is not None:
+        low, high = axes.get_ylim()
+        # A little room, so that a line at the limit does not lie on the border.
+        room = 0.04 * (min(high, limits[1]) - max(low, limits[0]))
+        axes.set_ylim(max(low, limits[0] - room), min(high, limits[1] + room))
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=9)
 
@@ -102,13 +113,17 @@ def bar_panel(
         bars = axes.bar(x, h, 0.92 * width, color=color, yerr=error, capsize=3, label=name, ecolor=GRAY)
         if decimals is not None:
             labels = ["" if np.isnan(v) else f"{v:.{decimals}f}" for v in h]
-            axes.bar_label(bars, labels, fontsize=8, padding=2)
+            crowded = len(categories) * len(series) > 8
+            axes.bar_label(bars, labels, fontsize=8, padding=3, rotation=90 if crowded else 0)
     axes.set_xticks(range(len(categories)), list(categories))
+    axes.set_xlim(-0.6, len(categories) - 0.4)
     style_axes(axes, title, "", y_label)
     axes.grid(False, axis="x")
     axes.margins(y=0.12)
     if len(series) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        # Above the bars, which begin at 0 and may be of any height.
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+        axes.legend(frameon=False, fontsize=9, ncols=min(len(series), 4), loc="upper center")
 
 
 def box_panel(

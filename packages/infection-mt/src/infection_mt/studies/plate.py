@@ -142,7 +142,6 @@ def phase_bars(wells: Table) -> Any:
     chosen = [colors[name] for name in series]
     bar_panel(axes, names, series, title="P(infected) by phase", y_label="P(infected)", colors=chosen)
     axes.set_ylim(0, 1.3)
-    axes.legend(frameon=False, ncols=4, loc="upper center")
     return figure
 
 
@@ -156,7 +155,6 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> Any:
     bar_panel(axes, names, series, title="Right decisions by phase", y_label="Share of frames", decimals=2,
               colors=[colors.get(name, UNINFECTED) for name in conditions])  # fmt: skip
     axes.set_ylim(0, 1.3)
-    axes.legend(frameon=False, ncols=4, loc="upper center")
     return figure
 
 

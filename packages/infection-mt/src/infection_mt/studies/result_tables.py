@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,9 @@ def load_pooled(
     """
     folds = load_named_folds(arguments)
     pooled = pool_folds(list(folds.values()))
+    if len(folds) > 1:
+        names = [f"{name} {key}" for name, fold in folds.items() for key in fold.keys]
+        pooled = replace(pooled, keys=names)
     where = arguments.result_dir
     if time and not pooled.has_time:
         raise ValueError(f"{where}: this model estimates no time; the study is of time errors")

@@ -104,8 +104,7 @@ def _panel(
     axes: Any, x: Sequence[float], metric: str, series: Mapping[str, Summary], label: str, points: bool
 ) -> None:
     name = LABELS.get(metric, metric)
-    line_panel(axes, x, series, title=name, x_label=label, y_label=name, points=points)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -0.03), min(max(high, 1.01), 1.03))
+    unit = {"title": name, "x_label": label, "y_label": name}
+    line_panel(axes, x, series, **unit, points=points, limits=(0.0, 1.0) if metric in LABELS else None)
     if np.size(x) == 1:
         axes.set_xlim(x[0] - 1, x[0] + 1)

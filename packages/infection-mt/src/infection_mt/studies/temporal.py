@@ -169,6 +169,7 @@ def multitask_windows(arguments: argparse.Namespace) -> int:
         title="Performance over time",
         x_label=label,
         y_label="Score",
+        limits=(0.0, 1.0),
     )
     name = f"multitask_temporal_generalization_w{arguments.window_size:g}h.png"
     logger.info("wrote %s", save_figure(output / name, figure))
