@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infection_mt.demo import merge
+from medshared.configuration import merge_mappings
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     }
     config, baseline = root / "config.json", root / "baseline.json"
     config.write_text(json.dumps(settings))
-    single = merge(settings, {"experiment_name": "base", "task": {"type": "classification"}})
+    single = merge_mappings(settings, {"experiment_name": "base", "task": {"type": "classification"}})
     single["model"] = {"name": "resnet10", "pretrained": False, "num_classes": 1, "dropout": 0.1}
     single["analysis"] = {"time_bins": [[0, 24], [24, 48]]}
     single["logging"] = {"output_dir": str(root / "outputs")}

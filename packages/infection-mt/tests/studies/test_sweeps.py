@@ -10,7 +10,8 @@ import pytest
 
 from infection_mt.config import Config, FramesConfig
 from infection_mt.data.policy import resolve_policy
-from infection_mt.studies.sweep_training import Interval, load_for, on_interval
+from infection_mt.studies.sweep_training import load_for, on_interval
+from infection_mt.studies.sweep_windows import Interval
 from medshared.checkpoints import load_checkpoint, save_checkpoint
 
 SCHEMAS = json.loads((Path(__file__).parents[1] / "golden" / "schemas.json").read_text())

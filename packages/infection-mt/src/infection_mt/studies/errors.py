@@ -27,7 +27,6 @@ from infection_mt.prediction_table import Predictions
 from infection_mt.sample_keys import file_name, well_and_position
 from infection_mt.studies import error_figures as draw
 from infection_mt.studies.periods import Periods, period_report
-from infection_mt.studies.regeneration import predict_missing
 from infection_mt.studies.result_tables import load_named_folds, load_pooled, worst_report
 from infection_mt.studies.run_folders import find_folds
 from infection_mt.windows import COMPREHENSIVE, window_predictions
@@ -68,6 +67,8 @@ def comprehensive(arguments: argparse.Namespace) -> int:
 
 def full_cv(arguments: argparse.Namespace) -> int:
     """Predict the folds that lack predictions, then run the comprehensive analysis."""
+    from infection_mt.studies.regeneration import predict_missing
+
     predict_missing(arguments.result_dir, arguments.config, device=arguments.device)
     return comprehensive(arguments)
 

@@ -19,7 +19,6 @@ from infection_mt.analysis.plots import INFECTED, UNINFECTED, save_figure, style
 from infection_mt.config import WindowsConfig
 from infection_mt.evaluation import evaluate_predictions
 from infection_mt.prediction_table import Predictions, concatenate
-from infection_mt.studies.fold_inference import folds_config, predict_folds, with_test_hours
 from infection_mt.studies.panels import COLORS, bar_panel, line_panel, panel_grid
 from infection_mt.studies.run_folders import find_checkpoints, load_folds
 from infection_mt.studies.sweep_files import LABELS
@@ -247,6 +246,8 @@ def against_baseline(arguments: argparse.Namespace) -> int:
 
 def fair_testset(arguments: argparse.Namespace) -> int:
     """Run a multi-task model and a classifier on identical frames and compare them window by window."""
+    from infection_mt.studies.fold_inference import folds_config, predict_folds, with_test_hours
+
     sides = {
         "multitask": (arguments.multitask_dir, arguments.multitask_config),
         "baseline": (arguments.baseline_ckpt_dir, arguments.baseline_config),

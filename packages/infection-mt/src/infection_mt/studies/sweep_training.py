@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from infection_mt.models.base import ResNetBase
 from infection_mt.models.checkpoint import load_model
 from infection_mt.rescoring import Side
 from infection_mt.studies.single_task import fold_index_of, plain_names
+from infection_mt.studies.sweep_windows import Interval
 from infection_mt.training import RunOptions, Trainer, fold_seed
 from medshared.checkpoints import load_checkpoint, save_checkpoint
 from medshared.gpu import select_device
@@ -32,24 +32,6 @@ from medshared.runs import RunDirectory, StopSignal
 
 logger = logging.getLogger(__name__)
 MODE_KEYS = ("mode", "start_hour", "upper_hour")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A closed interval of hours since the first frame."""
-
-    start: float
-    end: float
-
-    @property
-    def name(self) -> str:
-        """Text for folders, the same for writing and reading: ``1-7``, ``1.5-6``."""
-        return f"{self.start:g}-{self.end:g}"
-
-    @property
-    def center(self) -> float:
-        """Middle in hours."""
-        return (self.start + self.end) / 2.0
 
 
 def on_interval(config: Config, interval: Interval, *, match_uninfected: bool) -> Config:

@@ -14,8 +14,8 @@ from infection_mt.config import Config
 from infection_mt.rescoring import Side
 from infection_mt.studies.single_task import load_single_task
 from infection_mt.studies.sweep_files import interval_stats, window_results, window_stem, write_curves
-from infection_mt.studies.sweep_training import Interval, IntervalStudy, load_for
-from infection_mt.windows import window_starts
+from infection_mt.studies.sweep_training import IntervalStudy, load_for
+from infection_mt.studies.sweep_windows import Interval, windows_of, write_window_files
 from medshared.files import write_json
 from medshared.process import run_logging
 
@@ -178,35 +178,3 @@ def sliding_sweep(arguments: argparse.Namespace) -> int:
         for path in write_window_files(output, stem, content, save_data=arguments.save_data):
             logger.info("wrote %s", path)
     return 0
-
-
-def write_window_files(output: Path, stem: str, content: dict[str, Any], *, save_data: bool) -> list[Path]:
-    """Write the figures, and when asked the numbers, of sliding windows."""
-    results: dict[str, Any] = content["results"]
-    curves = {metric: {"mean of folds": (r["means"], r["stds"])} for metric, r in results.items()}
-    centers = next(iter(results.values()))["window_centers"]
-    label = f"Centre of the {content['window_size']:g} h window (h)"
-    written = write_curves(output, stem, centers, curves, x_label=label)
-    if save_data:
-        written.append(write_json(output / f"{stem}_data.json", content))
-    return written
-
-
-def windows_of(arguments: argparse.Namespace) -> tuple[list[Interval], float]:
-    """Return the windows that a command line asks for, and their stride.
-
-    Raises:
-        ValueError: There is none.
-    """
-    size = arguments.window_size
-    stride = size if arguments.stride is None else arguments.stride
-    starts = getattr(arguments, "window_starts", None)
-    if not starts:
-        starts = window_starts(size, stride, arguments.start_hour, arguments.end_hour)
-    latest = getattr(arguments, "max_hour", None)
-    windows = [Interval(s, s + size) for s in starts if latest is None or s + size <= latest + 1e-9]
-    if not windows:
-        raise ValueError(
-            f"no window of {size:g} h lies between the given hours; widen them or shorten the window"
-        )
-    return windows, float(stride)

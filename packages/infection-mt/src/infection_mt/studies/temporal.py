@@ -14,11 +14,10 @@ from infection_mt.aggregation import aggregate_windows, cv_temporal_metrics
 from infection_mt.analysis.plots import save_figure, temporal_generalization, window_overlay
 from infection_mt.config import WindowsConfig
 from infection_mt.prediction_table import Predictions
-from infection_mt.studies.fold_inference import folds_config, predict_folds, with_test_hours
 from infection_mt.studies.panels import line_panel, panel_grid
 from infection_mt.studies.run_folders import Fold, find_checkpoints, find_folds, load_folds
 from infection_mt.studies.sweep_files import LABELS, window_results, window_stem
-from infection_mt.studies.sweeps import windows_of, write_window_files
+from infection_mt.studies.sweep_windows import windows_of, write_window_files
 from infection_mt.window_files import temporal_metrics, window_lists, write_temporal_metrics
 from infection_mt.window_rules import WindowMetrics
 from infection_mt.windows import earliest_reliable_hour, window_predictions, windowed_metrics
@@ -180,6 +179,8 @@ def _windows_of_checkpoints(
     arguments: argparse.Namespace, windows: Sequence[tuple[float, float]]
 ) -> tuple[list[Fold], list[list[WindowMetrics]]]:
     """Return the checkpoints and their metrics in every window."""
+    from infection_mt.studies.fold_inference import folds_config, predict_folds, with_test_hours
+
     folds = find_checkpoints(arguments.checkpoint_dir)
     config = folds_config(folds, arguments.config, getattr(arguments, "k_folds", None))
     if arguments.time_field == "hours_since_start":
