@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,15 @@ NO_EFFECT = {
 }
 
 
-def load_run_config(arguments: argparse.Namespace, extra: Mapping[str, Any] | None = None) -> Config:
+def load_run_config(
+    arguments: argparse.Namespace, extra: Mapping[str, Any] | None = None, *, used: Sequence[str] = ()
+) -> Config:
     """Read the configuration and lay the command line over it.
 
     Args:
         arguments: Of :func:`infection_mt.cli.add_run_options`.
         extra: Further keys of the calling script, weakest: the file wins over them.
+        used: Keys of :data:`NO_EFFECT` that the calling script does use.
 
     Raises:
         medshared.configuration.ConfigError: With every problem of the file.
@@ -52,7 +55,7 @@ def load_run_config(arguments: argparse.Namespace, extra: Mapping[str, Any] | No
     config = load_config(Config, mapping, arguments.overrides, label=str(arguments.config))
     for key, reason in NO_EFFECT.items():
         section, name = key.split(".")
-        if name in (mapping.get(section) or {}):
+        if key not in used and name in (mapping.get(section) or {}):
             logger.warning("%s has no effect: %s", key, reason)
     return config
 
@@ -265,4 +268,19 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     for line in describe_machine():
         logger.info("%s", line)
+    return 0
+
+
+def temporal(arguments: argparse.Namespace) -> int:
+    """Write the windows of a run, or of its folds and their means."""
+    from infection_mt.studies.temporal import rewrite_windows
+
+    return rewrite_windows(argparse.Namespace(**vars(arguments), result_dir=arguments.run))
+
+
+def errors(arguments: argparse.Namespace) -> int:
+    """Write every error study that the outputs of a run or its folds allow."""
+    from infection_mt.studies.errors import all_errors
+
+    all_errors(arguments.run, arguments.output or arguments.run / "errors")
     return 0

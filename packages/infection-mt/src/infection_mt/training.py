@@ -435,6 +435,7 @@ def train_run(
     data: RunData | None = None,
     fold_index: int | None = None,
     command: Sequence[str] | None = None,
+    trainer_class: type[Trainer] = Trainer,
 ) -> dict[str, Any]:
     """Train one run into ``folder`` and return what its ``results.json`` holds.
 
@@ -445,6 +446,7 @@ def train_run(
         data: Prepared data, when the caller has it (folds, baselines).
         fold_index: Fold of ``cv.num_folds``.
         command: The command line, for the record.
+        trainer_class: The loop; scripts that log more give their own.
 
     Raises:
         RunInterruptedError: A signal stopped the run; it can be resumed.
@@ -462,7 +464,7 @@ def train_run(
             logger.warning(warning)
         for name, table in data.tables.items():
             logger.info("%s: %d stacks, %d frames", name, len(data.split.sides()[name]), len(table))
-        trainer = Trainer(config, data, run, options, seed=fold_seed(config, fold_index))
+        trainer = trainer_class(config, data, run, options, seed=fold_seed(config, fold_index))
         sink = open_logger(
             config.logging.logger, run.path, project="infection-mt", config=plain_config(config)
         )
