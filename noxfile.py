@@ -7,11 +7,13 @@ dependency shows up here rather than on a user's machine.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tomllib
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2026.2"
 nox.options.default_venv_backend = "uv"
@@ -50,6 +52,15 @@ def sync_member(session: nox.Session, name: str) -> None:
     sync(session, "--package", name, "--group", "test")
 
 
+def declared(file: Path) -> list[str]:
+    """Return the distributions that a member names anywhere in its pyproject.toml."""
+    content = tomllib.loads(file.read_text())
+    project = content["project"]
+    groups = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+    groups += content.get("dependency-groups", {}).values()
+    return sorted({re.split(r"[\[<>=~! ]", line)[0] for group in groups for line in group})
+
+
 def run_pytest(session: nox.Session, name: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
     report = RESULTS / f"{session.name.split('(')[0]}-{name}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -83,10 +94,14 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     sources = os.pathsep.join(str(ROOT / folder / "src") for folder in MEMBERS.values())
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
-    module_map = ",".join(f"{name}={module}" for name, module in MODULES.items())
     for folder in MEMBERS.values():
+        names = declared(ROOT / folder / "pyproject.toml")
+        module_map = ",".join(f"{name}={MODULES.get(name, name.replace('-', '_'))}" for name in names)
+        unused = "|".join(("DEP002=imagecodecs", "tensorboard"))
         with session.chdir(ROOT / folder):
-            session.run("deptry", "src", "--package-module-name-map", module_map)
+            session.run(
+                "deptry", "src", "--package-module-name-map", module_map, "--per-rule-ignores", unused
+            )
     session.run("codespell")
     scripts = [str(path.relative_to(ROOT)) for path in ROOT.glob("packages/*/*/*.sh")]
     session.run("shellcheck", *scripts, ".ci/run")
@@ -96,7 +111,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Pyright over all members."""
     sync(session, "--all-packages", "--all-extras", "--group", "types", "--group", "dev")
-    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+    python = str(Path(session.virtualenv.bin) / "python")
+    session.run("pyright", "--pythonpath", python, env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
 
 @nox.session
@@ -108,7 +124,7 @@ def demo(session: nox.Session) -> None:
         sync_member(session, name)
         try:
             session.run(name, "demo", "--output", str(output / name), *session.posargs)
-        except nox.command.CommandFailed:
+        except CommandFailed:
             failed.append(name)
     session.run("python", "-m", "medshared.demo", str(output))
     if failed:

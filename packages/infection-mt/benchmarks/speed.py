@@ -1,7 +1,7 @@
 """Speed and memory of the parts that decide how long a run takes; one JSON line a workload.
 
 Both sides of a comparison run in this process, alternating, on the same frames, and give the same pixels. Memory is the
-growth of a fresh process's peak. Run with ``nox -s bench``; ``--quick`` for a fast look.
+peak of a fresh process's allocations. Run with ``nox -s bench``; ``--quick`` for a fast look.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _open_and_read(path: str, index: int) -> np.ndarray:
 
 def bench_epoch(folder: Path, repeats: int) -> None:
     """One training epoch: ours, and a plain loop that opens, decodes and augments each frame on the main thread."""
-    folders = write_stacks(folder / "epoch", n=4, pages=16, shape=(256, 256))
+    folders = write_stacks(folder / "epoch", n=4, pages=12, shape=(812, 928))
     size = {"image_size": 64, "random_flip": True, "random_rotation": True}
     config = make_config(folder, folders, transforms=size, batch_size=16)
     run = RunDirectory(folder / "run").create({})
@@ -175,7 +175,7 @@ def bench_epoch(folder: Path, repeats: int) -> None:
             )
 
     seconds = medians({"plain": plain, "ours": ours}, repeats)
-    line("train_epoch_resnet18_64px", frames=len(table), **{f"{k}_s": v for k, v in seconds.items()},
+    line("train_epoch_resnet18_812x928_to_64px", frames=len(table), **{f"{k}_s": v for k, v in seconds.items()},
          ratio=seconds["plain"] / seconds["ours"])  # fmt: skip
     bench_step(trainer, repeats)
 
@@ -226,24 +226,25 @@ def bench_step(trainer: Trainer, repeats: int) -> None:
 
 
 MEMORY = """
-import resource, sys
+import sys, tracemalloc
 from pathlib import Path
 import numpy as np, torch
 sys.path.insert(0, {here!r})
 from speed import make_config
 from infection_mt.data.prepare import prepare_data
-config = make_config(Path({folder!r}), (Path({a!r}), Path({b!r})), transforms={{"image_size": 64}}, cache={cache!r})
+config = make_config(Path({folder!r}), (Path({a!r}), Path({b!r})), transforms={{"image_size": 256}}, cache={cache!r})
 data = prepare_data(config)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 table = data.tables["train"]
+import tifffile, imagecodecs, PIL.Image  # libraries are loaded before the count begins
+tracemalloc.start()
 for start in range(0, 64, 16):
-    data.store.batch(table, np.arange(start, start + 16) % len(table))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    data.store.batch(table, np.linspace(0, len(table) - 1, 16).astype(int))
+print(tracemalloc.get_traced_memory()[1])
 """
 
 
 def bench_memory(folder: Path) -> None:
-    """Growth of the peak while the cache is built and read, for stacks of 20 and of 200 pages."""
+    """Peak of Python's and NumPy's allocations while the cache is built and read, stacks of 20 and of 200 pages."""
     for cache in ("disk", "off"):
         growth = {}
         for pages in (20, 200):
@@ -253,8 +254,8 @@ def bench_memory(folder: Path) -> None:
                 here=str(Path(__file__).parent), folder=str(place), a=str(a), b=str(b), cache=cache
             )
             out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-            growth[pages] = int(out.stdout) / 1024
-        line("memory_growth", cache=cache, mb_20_pages=growth[20], mb_200_pages=growth[200])
+            growth[pages] = int(out.stdout) / 2**20
+        line("peak_allocation", cache=cache, mb_20_pages=growth[20], mb_200_pages=growth[200])
 
 
 def main() -> None:

@@ -75,9 +75,12 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize(("stop_after", "weighting"), [(1, "fixed"), (3, "uncertainty"), (6, "fixed")])
-def test_a_stopped_run_ends_with_the_same_bits(tiny_settings, tmp_path, stop_after, weighting):
+@pytest.mark.parametrize(
+    ("stop_after", "weighting", "warmup"), [(1, "fixed", 0), (3, "uncertainty", 0), (6, "fixed", 1)]
+)
+def test_a_stopped_run_ends_with_the_same_bits(tiny_settings, tmp_path, stop_after, weighting, warmup):
     settings = changed(tiny_settings, multitask={"loss_weighting": weighting}, training={"epochs": 3})
+    settings["scheduler"]["warmup_epochs"] = warmup
     settings["data"]["balance_sampler"] = True
     whole = make_trainer(settings, tmp_path / "whole")
     whole.fit(StopAt(), Sink())
@@ -215,13 +218,27 @@ def test_one_class_validation_is_undefined_not_zero(tiny_settings, tmp_path):
     assert trainer.load_best() == 2
 
 
+@pytest.mark.slow
+def test_it_learns_both_tasks(tmp_path):
+    """On 24 held-out-by-stack synthetic fields a class the model beats chance and the constant time by far."""
+    from infection_mt.demo import demo_config
+    from infection_mt.synthetic import SyntheticParams, generate
+
+    data = generate(tmp_path / "data", SyntheticParams(seed=5, stacks_per_class=40))
+    settings = demo_config(data, tmp_path, seed=5).model_dump(mode="json", exclude_unset=True)
+    settings = changed(settings, training={"epochs": 8}, metrics={"bootstrap_resamples": 0})
+    results = train_run(Config.model_validate(settings), tmp_path / "run", CPU)
+    assert results["test_metrics"]["cls_auc"] > 0.9
+    assert results["test_metrics"]["reg_mae"] < 0.75 * results["baseline"]["mean_mae"]
+
+
 SCRIPT = Path(__file__).parents[1] / "train_multitask.py"
 
 
 @pytest.mark.slow
 def test_signals_and_kills_leave_a_run_that_ends_as_if_undisturbed(tiny_settings, tmp_path):
     """SIGUSR1 stops with code 75, SIGKILL at any moment; the resumed run equals the undisturbed one."""
-    settings = changed(tiny_settings, training={"epochs": 12})
+    settings = changed(tiny_settings, training={"epochs": 6})
     config = tmp_path / "config.json"
     config.write_text(json.dumps(settings))
     train_run(Config.model_validate(settings), tmp_path / "whole", CPU)
@@ -241,7 +258,7 @@ def test_signals_and_kills_leave_a_run_that_ends_as_if_undisturbed(tiny_settings
         deadline = time.monotonic() + 60
         rows = len(RunDirectory(tmp_path / "cut").metrics_rows) if (tmp_path / "cut").exists() else 0
         while time.monotonic() < deadline and process.poll() is None:
-            if len(RunDirectory(tmp_path / "cut").metrics_rows) >= rows + 2:
+            if len(RunDirectory(tmp_path / "cut").metrics_rows) >= rows + 1:
                 break
             time.sleep(0.02)
         process.send_signal(kind)

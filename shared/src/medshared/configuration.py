@@ -164,6 +164,22 @@ def dump_yaml(value: Any) -> str:
     )
 
 
+def merge_mappings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings laid over each other; where both have a value that is no mapping, ``changes`` win.
+
+    Example:
+        >>> merge_mappings({"data": {"batch_size": 4, "seed": 1}}, {"data": {"batch_size": 8}})
+        {'data': {'batch_size': 8, 'seed': 1}}
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge_mappings(old, value)
+        merged[key] = value
+    return merged
+
+
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of the mapping in which dotted keys have new values.
 
@@ -213,6 +229,8 @@ def load_config(
     model_class: type[Model],
     source: str | os.PathLike[str] | Mapping[str, Any],
     overrides: Sequence[str] = (),
+    *,
+    label: str | None = None,
 ) -> Model:
     """Read, override and check a configuration.
 
@@ -220,6 +238,7 @@ def load_config(
         model_class: a pydantic model whose sections forbid unknown keys (``extra="forbid"``).
         source: a file as for `load_yaml_or_json`, or a mapping.
         overrides: as for `apply_overrides`; they win over the file.
+        label: what problems are said to lie in; by default the file, or "configuration" for a mapping.
 
     Returns:
         The checked model.
@@ -232,9 +251,9 @@ def load_config(
     from pydantic import ValidationError
 
     if isinstance(source, Mapping):
-        label, mapping = "configuration", dict(source)
+        label, mapping = label or "configuration", dict(source)
     else:
-        label, mapping = os.fspath(source), load_yaml_or_json(source)
+        label, mapping = label or os.fspath(source), load_yaml_or_json(source)
     mapping = apply_overrides(mapping, overrides)
     problems: list[str] = []
     error: Exception | None = None

@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from infection_mt.config import Config
+from infection_mt.data.dataset import FrameStore
 from infection_mt.data.loading import normalise
+from infection_mt.data.table import FrameTable
 from infection_mt.explain import Score, denormalise, grad_cam, heatmap, overlay
 from infection_mt.inference import infected_columns
+from infection_mt.models.base import ResNetBase
 from infection_mt.models.checkpoint import load_model
 from infection_mt.rescoring import Side, load_run, side_of_run
 from medshared.files import atomic_open, write_json
@@ -50,6 +54,44 @@ def write_cam_pictures(
     fold = results.get("fold_index")
     table, store, _ = side_of_run(config, split, fold)
     model, _ = load_model(run / "checkpoints" / "best.pt")
+    return draw_cams(
+        model,
+        table,
+        store,
+        config,
+        output / "best" / f"{split}_fold{fold or 0}",
+        num_samples=num_samples,
+        seed=seed,
+        colour_map=colour_map,
+        device=device,
+    )
+
+
+def draw_cams(
+    model: ResNetBase,
+    table: FrameTable,
+    store: FrameStore,
+    config: Config,
+    folder: Path,
+    *,
+    num_samples: int = 8,
+    seed: int = 42,
+    colour_map: str = "jet",
+    device: str = "auto",
+) -> list[Path]:
+    """Draw frames of a table with the maps of every output that the network has.
+
+    Args:
+        model: Any network of this package.
+        table: Frames to draw from.
+        store: Holds them.
+        config: Gives transforms and the infected class.
+        folder: Receives the pictures and ``metadata.json``.
+        num_samples: Frames, half of each class where possible.
+        seed: Of the draw.
+        colour_map: Matplotlib colour map of the heat.
+        device: As in :func:`medshared.gpu.select_device`.
+    """
     chosen = select_device(device)
     model.to(chosen)
     rows = draw_rows(table.infected(), num_samples, seed)
@@ -69,7 +111,6 @@ def write_cam_pictures(
         prefix: grad_cam(model, x, score, config.data.infected_label).cpu().numpy()
         for prefix, score in scores.items()
     }
-    folder = output / "best" / f"{split}_fold{fold or 0}"
     written: list[Path] = []
     notes: list[dict[str, Any]] = []
     for i, row in enumerate(rows):

@@ -11,12 +11,20 @@ from pathlib import Path
 from infection_mt import __version__
 
 Handler = Callable[[argparse.Namespace], int]
+# Mistakes of input and environment, whose message is all that a user needs.
+EXPECTED = (OSError, ValueError, ImportError, RuntimeError, KeyError)
 STOPPED = 75  # EX_TEMPFAIL: the run was stopped by a signal and can be resumed
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that every training command takes."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML or JSON configuration")
+def add_run_options(parser: argparse.ArgumentParser, default_config: Path | None = None) -> None:
+    """Add the flags that every training command takes; ``--config`` is required when it has no default."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=default_config is None,
+        default=default_config,
+        help="YAML or JSON configuration" + (f" (default: {default_config})" if default_config else ""),
+    )
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="replace one key"
     )
@@ -134,6 +142,26 @@ def build_parser() -> argparse.ArgumentParser:
 
     doctor = verb("doctor", "what this machine and installation can do", "doctor")
     doctor.add_argument("--debug", action="store_true")
+
+    temporal = verb(
+        "temporal", "metrics in sliding windows of a run or its folds, from saved predictions", "temporal"
+    )
+    temporal.add_argument("run", type=Path, help="run directory, or one with fold_1, fold_2, …")
+    for flag, hours in (
+        ("--window-size", 6.0),
+        ("--stride", 3.0),
+        ("--start-hour", 0.0),
+        ("--end-hour", 48.0),
+    ):
+        temporal.add_argument(flag, type=float, default=hours, help="hours")
+    add_device(temporal)
+
+    errors = verb(
+        "errors", "where a run or its folds err: by time, class, confidence, field of view", "errors"
+    )
+    errors.add_argument("run", type=Path, help="run directory, or one with fold_1, fold_2, …")
+    errors.add_argument("--output", type=Path, help="default: RUN/errors")
+    errors.add_argument("--debug", action="store_true")
     return parser
 
 
@@ -155,9 +183,9 @@ def guarded(handler: Handler, arguments: argparse.Namespace) -> int:
     except Exception as error:
         if getattr(arguments, "debug", False):
             raise
-        from infection_mt.commands import EXPECTED, STOPPED_BY_SIGNAL
+        from infection_mt.errors import RunInterruptedError
 
-        if isinstance(error, STOPPED_BY_SIGNAL):
+        if isinstance(error, RunInterruptedError):
             sys.stderr.write(f"{error}\n")
             return STOPPED
         if isinstance(error, EXPECTED):

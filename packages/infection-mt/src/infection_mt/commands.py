@@ -5,39 +5,39 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infection_mt.config import Config
-from infection_mt.training import RunInterruptedError, RunOptions, TrainingError, train_run
-from medshared.configuration import ConfigError, apply_overrides, load_config, load_yaml_or_json
+from medshared.configuration import load_config, load_yaml_or_json, merge_mappings
 from medshared.files import read_json
+
+if TYPE_CHECKING:
+    from infection_mt.training import RunOptions
 
 logger = logging.getLogger(__name__)
 
-# Mistakes of input and environment: their message is all that a user needs.
-EXPECTED = (ConfigError, TrainingError, OSError, ValueError, ImportError, RuntimeError, KeyError)
-STOPPED_BY_SIGNAL = RunInterruptedError
 NO_EFFECT = {
     "training.checkpoint_dir": "checkpoints lie in the run directory",
 }
 
 
-def load_run_config(arguments: argparse.Namespace, extra: Mapping[str, Any] | None = None) -> Config:
+def load_run_config(
+    arguments: argparse.Namespace, extra: Mapping[str, Any] | None = None, *, used: Sequence[str] = ()
+) -> Config:
     """Read the configuration and lay the command line over it.
 
     Args:
         arguments: Of :func:`infection_mt.cli.add_run_options`.
         extra: Further keys of the calling script, weakest: the file wins over them.
+        used: Keys of :data:`NO_EFFECT` that the calling script does use.
 
     Raises:
         medshared.configuration.ConfigError: With every problem of the file.
     """
-    from infection_mt.demo import merge, with_demo_data
-
-    mapping = merge(extra or {}, load_yaml_or_json(arguments.config))
+    mapping = merge_mappings(extra or {}, load_yaml_or_json(arguments.config))
     flags: dict[str, Any] = {}
     if arguments.faithful:
         flags["faithful"] = True
@@ -47,19 +47,23 @@ def load_run_config(arguments: argparse.Namespace, extra: Mapping[str, Any] | No
         flags["logging"] = {"logger": arguments.logger}
     if getattr(arguments, "task", None) in ("multitask", "classification", "regression"):
         flags["task"] = {"type": arguments.task}
-    mapping = merge(mapping, flags)
+    mapping = merge_mappings(mapping, flags)
     if arguments.demo:
+        from infection_mt.demo import with_demo_data
+
         mapping = with_demo_data(mapping, arguments.output or Path(mapping.get("output_dir", "outputs")))
-    config = load_config(Config, apply_overrides(mapping, arguments.overrides))
+    config = load_config(Config, mapping, arguments.overrides, label=str(arguments.config))
     for key, reason in NO_EFFECT.items():
         section, name = key.split(".")
-        if name in (mapping.get(section) or {}):
+        if key not in used and name in (mapping.get(section) or {}):
             logger.warning("%s has no effect: %s", key, reason)
     return config
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
     """Collect the flags that do not belong into a configuration."""
+    from infection_mt.training import RunOptions
+
     return RunOptions(device=arguments.device, resume=arguments.resume, download=arguments.download)
 
 
@@ -110,6 +114,8 @@ def train_with_defaults(arguments: argparse.Namespace, defaults: Mapping[str, An
 
         train_all_tasks(config, run_folder(arguments, config), options)
         return 0
+    from infection_mt.training import train_run
+
     folder = run_folder(arguments, config)
     train_run(config, folder, options)
     logger.info("results: %s", folder / "report.html")
@@ -262,4 +268,19 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     for line in describe_machine():
         logger.info("%s", line)
+    return 0
+
+
+def temporal(arguments: argparse.Namespace) -> int:
+    """Write the windows of a run, or of its folds and their means."""
+    from infection_mt.studies.temporal import rewrite_windows
+
+    return rewrite_windows(argparse.Namespace(**vars(arguments), result_dir=arguments.run))
+
+
+def errors(arguments: argparse.Namespace) -> int:
+    """Write every error study that the outputs of a run or its folds allow."""
+    from infection_mt.studies.errors import all_errors
+
+    all_errors(arguments.run, arguments.output or arguments.run / "errors")
     return 0

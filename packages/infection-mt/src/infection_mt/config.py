@@ -10,7 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -106,6 +114,11 @@ class FramesOverride(Section):
     uninfected_use_all: bool = True  # without a window: all pages, else only the first
     window_hours: Window | None = None  # old name of infected_window_hours; wins over it
 
+    @model_serializer(mode="wrap")
+    def _serialise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write only what was set: a default written down would win over the enclosing section when read again."""
+        return {key: value for key, value in handler(self).items() if key in self.model_fields_set}
+
 
 class FramesConfig(FramesOverride):
     """Which pages of a stack become samples, for all splits or for each (spec 4.4)."""
@@ -117,6 +130,11 @@ class FramesConfig(FramesOverride):
     eval: FramesOverride | None = None
     evaluation: FramesOverride | None = None
     default: FramesOverride | None = None
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write all keys of the section itself."""
+        return handler(self)
 
 
 class DataConfig(Section):
@@ -330,8 +348,8 @@ class Config(Section):
         training, data = config.training, config.data
         if training.k_folds is not None:
             config.cv.num_folds = training.k_folds
-        if faithful and config.cv.num_folds == 1:
-            # The original's single-run script looks at `training` only, and drops the last partial batch.
+        if faithful and config.cv.num_folds == 1 and config.task.type == "multitask":
+            # The original's single multi-task run looks at `training` only, and drops the last partial batch.
             data.batch_size, data.drop_last, data.balance_sampler = training.batch_size or 32, True, False
         elif training.batch_size is not None:
             data.batch_size = training.batch_size

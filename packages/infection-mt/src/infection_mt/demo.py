@@ -14,11 +14,12 @@ from typing import Any
 
 from infection_mt.config import Config
 from infection_mt.synthetic import SyntheticData, SyntheticParams, generate
+from medshared.configuration import merge_mappings
 from medshared.files import write_json
 
 logger = logging.getLogger(__name__)
 TASKS = ("multitask", "classification", "regression")
-STACKS_PER_CLASS = 50
+STACKS_PER_CLASS = 60
 
 # Small enough for two CPU cores and good enough to learn the synthetic task (spec 11).
 DEMO_SETTINGS: Mapping[str, Any] = {
@@ -36,19 +37,10 @@ DEMO_SETTINGS: Mapping[str, Any] = {
         },
     },
     "model": {"name": "resnet10", "pretrained": False, "hidden_dim": 64, "dropout": 0.1},
-    "training": {"epochs": 12, "grad_clip": 1.0},
+    "training": {"epochs": 11, "grad_clip": 1.0},
     "optimizer": {"lr": 1e-3, "weight_decay": 1e-4},
     "scheduler": {"eta_min": 1e-5},
 }
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested mappings merged; ``changes`` win."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def with_demo_data(settings: Mapping[str, Any], folder: Path, seed: int = 0) -> dict[str, Any]:
@@ -65,7 +57,7 @@ def with_demo_data(settings: Mapping[str, Any], folder: Path, seed: int = 0) -> 
         "uninfected_dir": str(data.uninfected_dir),
         "manifest": None,
     }
-    merged = merge(merge(settings, DEMO_SETTINGS), {"data": source})
+    merged = merge_mappings(merge_mappings(settings, DEMO_SETTINGS), {"data": source})
     merged["data"]["cache_dir"] = None
     merged["training"] = {**DEMO_SETTINGS["training"]}
     return merged
@@ -74,7 +66,7 @@ def with_demo_data(settings: Mapping[str, Any], folder: Path, seed: int = 0) -> 
 def demo_config(data: SyntheticData, output: Path, *, seed: int, task: str = "multitask") -> Config:
     """Return the configuration of one demonstration run."""
     return Config.model_validate(
-        merge(
+        merge_mappings(
             DEMO_SETTINGS,
             {
                 "experiment_name": "demo",

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from infection_mt.comparison import HEADERS, compare_runs, comparison_rows
-from infection_mt.demo import DEMO_SETTINGS, TASKS, demo_config, merge
+from infection_mt.demo import DEMO_SETTINGS, TASKS, demo_config
 from infection_mt.reporting import number
 from infection_mt.synthetic import SyntheticData, SyntheticParams, generate
 from infection_mt.training import RunOptions, train_run
+from medshared.configuration import merge_mappings
 from medshared.report import Report
 
 CONFOUNDED = {"training": {"epochs": 6}, "metrics": {"bootstrap_resamples": 200}}
@@ -31,7 +32,7 @@ def confounded_results(output: Path, *, seed: int, options: RunOptions) -> dict[
 
     params = SyntheticParams(seed=seed + 1, variant="confounded", stacks_per_class=16)
     data = generate(output / "confounded_data", params)
-    settings = merge(demo_config(data, output, seed=seed).model_dump(exclude_unset=True), CONFOUNDED)
+    settings = merge_mappings(demo_config(data, output, seed=seed).model_dump(exclude_unset=True), CONFOUNDED)
     run = output / "confounded"
     same = train_run(Config.model_validate(settings), run, options)
     other = rescore(run, run / "second_plate", folders=data.plates["plate2"], device=options.device)

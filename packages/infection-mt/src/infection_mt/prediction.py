@@ -288,7 +288,7 @@ def plate_summary(wells: pd.DataFrame, n_models: int, layout: Mapping[str, str])
     for well, rows in wells.groupby("well", sort=True):
         summary[str(well) or "unknown"] = {
             "condition": layout.get(str(well), ""),
-            "n_positions": int(rows["n_positions"].max()),
+            "n_positions": max(rows["n_positions"].tolist()),
             "n_folds": n_models,
             "hours": rows["hours_since_start"].tolist(),
             "cls_prob_mean": rows["probability_mean"].tolist(),

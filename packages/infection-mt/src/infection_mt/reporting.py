@@ -14,10 +14,16 @@ from infection_mt import evaluation
 from infection_mt.config import Config
 from infection_mt.data.prepare import plain_config, table_targets
 from infection_mt.inference import score
+from infection_mt.probabilities import sigmoid
 from infection_mt.window_files import write_temporal_metrics
 from infection_mt.windows import window_predictions
 from medshared.files import read_json, write_json
-from medshared.metrics.classification import best_threshold
+from medshared.metrics.classification import (
+    best_threshold,
+    brier_score,
+    expected_calibration_error,
+    fit_temperature,
+)
 from medshared.report import Report
 from medshared.runs import RunDirectory
 
@@ -42,8 +48,8 @@ def finish_run(
         What ``results.json`` holds.
     """
     config, run = trainer.config, trainer.run
-    threshold = choose_threshold(trainer.predict("val"), config)
-    predictions = trainer.predict("test")
+    validation, predictions = trainer.predict("val"), trainer.predict("test")
+    threshold = choose_threshold(validation, config)
     predictions.save(run.path)
     results = {
         "experiment_name": config.experiment_name,
@@ -55,6 +61,7 @@ def finish_run(
         "threshold": threshold,
         **assess(predictions, config, trainer.time_scale, threshold),
         "baseline": baselines(trainer, predictions),
+        "calibration": calibration_numbers(validation, predictions),
         "warnings": list(trainer.data.warnings),
         "frames": {name: len(table) for name, table in trainer.data.tables.items()},
         "stacks": {name: len(stacks) for name, stacks in trainer.data.split.sides().items()},
@@ -124,6 +131,32 @@ def bootstrap_unit(predictions: evaluation.Predictions) -> Literal["stack", "wel
     return "well" if min(per_class, default=0) > 3 else "stack"
 
 
+def calibration_numbers(
+    validation: evaluation.Predictions, predictions: evaluation.Predictions
+) -> dict[str, float] | None:
+    """Return how far the probabilities of a test set can be trusted, as they are and after temperature scaling.
+
+    Args:
+        validation: Chooses the temperature (Guo et al., "On calibration of modern neural networks", ICML 2017).
+        predictions: Is judged.
+
+    Returns:
+        Expected calibration error (10 bins) and Brier score before and after, and the temperature; None without
+        class outputs or with a one-class validation set.
+    """
+    if not predictions.has_classes or len(set(validation.label.tolist())) < 2:
+        return None
+    temperature = fit_temperature(validation.logit, validation.label)
+    scaled = sigmoid(predictions.logit / temperature)
+    return {
+        "ece": expected_calibration_error(predictions.probability, predictions.label),
+        "brier": brier_score(predictions.probability, predictions.label),
+        "temperature": temperature,
+        "ece_scaled": expected_calibration_error(scaled, predictions.label),
+        "brier_scaled": brier_score(scaled, predictions.label),
+    }
+
+
 def choose_threshold(validation: evaluation.Predictions, config: Config) -> float:
     """Return the decision threshold: 0.5, or the best one on the validation set."""
     if config.selection.threshold == "fixed" or not validation.has_classes:
@@ -177,6 +210,13 @@ def build_report(run: RunDirectory, results: Mapping[str, Any]) -> Report:
         pictures = [run.path / name for name in names if (run.path / name).exists()]
         if pictures:
             report.section(title)
+        calibration = results.get("calibration")
+        if title == "Calibration" and calibration:
+            report.text(
+                f"Expected calibration error {number(calibration['ece'])}, Brier score {number(calibration['brier'])}; "
+                f"with the temperature {number(calibration['temperature'], 2)} chosen on validation "
+                f"{number(calibration['ece_scaled'])} and {number(calibration['brier_scaled'])}."
+            )
         for picture in pictures:
             report.figure(picture, caption=PICTURE_CAPTIONS.get(picture.name, picture.stem.replace("_", " ")))
     report.config(config)

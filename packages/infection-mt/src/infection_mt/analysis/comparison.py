@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -19,6 +20,7 @@ from infection_mt.window_rules import WindowMetrics, WindowRule
 from infection_mt.windows import window_predictions
 from medshared.metrics.statistics import fold_summary, holm, paired_t_test
 
+logger = logging.getLogger(__name__)
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -117,6 +119,8 @@ def compare_models(
 ) -> list[dict[str, Any]]:
     """Compare every pair of models on their common frames, corrected for the number of tests.
 
+    Pairs without common frames are left out with a warning.
+
     Args:
         models: Name → predictions (one table each; average folds with a fixed test set first).
         group: What is resampled and exchanged as a whole.
@@ -131,6 +135,10 @@ def compare_models(
     """
     rows: list[dict[str, Any]] = []
     for a, b in combinations(models, 2):
+        if not set(models[a].keys) & set(models[b].keys):
+            # Regressors of one class each have no frame in common.
+            logger.warning("%s and %s share no test frame: they are not tested against each other", a, b)
+            continue
         for found in compare_predictions(
             models[a], models[b], group=group, n_resamples=n_resamples, confidence=confidence, seed=seed
         ):

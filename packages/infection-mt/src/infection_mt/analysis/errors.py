@@ -108,7 +108,11 @@ def time_bin_table(
 
 
 def period_table(
-    predictions: Predictions, *, early: float = 6.0, valley: tuple[float, float] = (13.0, 19.0)
+    predictions: Predictions,
+    *,
+    early: float = 6.0,
+    valley: tuple[float, float] = (13.0, 19.0),
+    mid: tuple[float, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Summarise the absolute time errors in periods of the true time.
 
@@ -116,6 +120,7 @@ def period_table(
         predictions: Outputs and truth.
         early: End of the early period of infected frames.
         valley: First and last hour of the suspected dip, both included.
+        mid: Half-open period before the dip; None takes [early, valley).
 
     Returns:
         ``inf_early`` (< early), ``inf_mid`` [early, valley), ``inf_valley``, ``inf_late`` (> valley),
@@ -124,7 +129,7 @@ def period_table(
     """
     error = absolute_errors(predictions)
     result = {}
-    for name, chosen in _periods(predictions, early, valley).items():
+    for name, chosen in period_masks(predictions, early, valley, mid).items():
         e = error[chosen]
         result[name] = {
             "n": int(e.size),
@@ -135,14 +140,29 @@ def period_table(
     return result
 
 
-def _periods(
-    predictions: Predictions, early: float, valley: tuple[float, float]
+def period_masks(
+    predictions: Predictions,
+    early: float = 6.0,
+    valley: tuple[float, float] = (13.0, 19.0),
+    mid: tuple[float, float] | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
+    """Return which frames lie in each period of the true time; see `period_table`.
+
+    Args:
+        predictions: Outputs and truth.
+        early: End of the early period of infected frames.
+        valley: First and last hour of the suspected dip, both included.
+        mid: Half-open period before the dip; None takes [early, valley).
+
+    Returns:
+        Name → mask, shape ``[N]``.
+    """
     t, infected, (low, high) = predictions.time_target, predictions.label == 1, valley
+    first, last = (early, low) if mid is None else mid
     in_valley = (t >= low) & (t <= high)
     return {
         "inf_early": infected & (t < early),
-        "inf_mid": infected & (t >= early) & (t < low),
+        "inf_mid": infected & (t >= first) & (t < last),
         "inf_valley": infected & in_valley,
         "inf_late": infected & (t > high),
         "uninf_early": ~infected & (t < low),
@@ -166,7 +186,7 @@ def faithful_valley_test(
     Returns:
         Difference of the means, t and p.
     """
-    error, periods = absolute_errors(predictions), _periods(predictions, early, valley)
+    error, periods = absolute_errors(predictions), period_masks(predictions, early, valley)
     return two_sample_t_test(error[periods["inf_valley"]], error[periods["inf_mid"]])
 
 
@@ -216,7 +236,7 @@ def error_table(
         for row, metadata in enumerate(fold.metadata):
             groups.setdefault(_group_of(metadata, by, faithful), []).append((number, row))
     table = []
-    joined = _concatenate(folds)
+    joined = pool_folds(folds)
     offsets = np.cumsum([0, *(len(fold) for fold in folds)])
     for key, members in groups.items():
         rows = np.array([offsets[number] + row for number, row in members], dtype=np.int64)
@@ -248,7 +268,7 @@ def _group_of(metadata: dict[str, Any], by: str, faithful: bool) -> tuple[tuple[
     return (("plate", str(metadata.get("plate") or "")), ("well", well), ("position", position))
 
 
-def _concatenate(folds: Sequence[Predictions]) -> Predictions:
+def pool_folds(folds: Sequence[Predictions]) -> Predictions:
     """Put the frames of several folds one after the other; keys get the fold's number to stay unique."""
     if len(folds) == 1:
         return folds[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#555555"
 INFECTED, UNINFECTED = RED, BLUE
-LINE = {"linewidth": 1.8}
+LINE_WIDTH = 1.8
 
 
 def new_figure(width: float, height: float, dpi: int) -> Figure:
@@ -35,11 +35,11 @@ def new_figure(width: float, height: float, dpi: int) -> Figure:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.set(w_pad=0.12, h_pad=0.1)  # inches; titles and end labels stay clear of the border
+    # Padding in inches; titles and end labels stay clear of the border.
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -80,7 +80,7 @@ def _draw_series(axes: Axes, epochs: Sequence[int], values: np.ndarray, label: s
     if not np.isfinite(values).any():
         return False
     marker = "o" if len(epochs) <= 30 else None
-    axes.plot(epochs, values, color=color, label=label, marker=marker, markersize=3.5, **LINE)
+    axes.plot(epochs, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=LINE_WIDTH)
     return True
 
 
@@ -234,7 +234,14 @@ def _draw_window_metric(
         return
     centers = [window.center for window in windows]
     axes.plot(
-        centers, values, color=color, marker="o", markersize=4, label=label, linestyle=linestyle, **LINE
+        centers,
+        values,
+        color=color,
+        marker="o",
+        markersize=4,
+        label=label,
+        linestyle=linestyle,
+        linewidth=LINE_WIDTH,
     )
     found = [window.intervals.get(name) for window in windows]
     bounds: list[Any] = [(np.nan, np.nan) if i is None else (i.low, i.high) for i in found]

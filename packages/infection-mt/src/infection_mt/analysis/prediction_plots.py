@@ -87,7 +87,8 @@ def _finish_scatter(
     axes.set_ylim(*limits)
     r2 = f"R² {metrics['r2']:.4f}" if np.isfinite(metrics["r2"]) else "R² undefined"
     mae, rmse = f"MAE {metrics['mae']:.3f} h", f"RMSE {metrics['rmse']:.3f} h"
-    text = f"n = {metrics['n']}\n{mae}\n{rmse}\n{r2}" if metrics["n"] else "no frames"
+    r = f"r {metrics['pearson']:.4f}" if np.isfinite(metrics["pearson"]) else "r undefined"
+    text = f"n = {metrics['n']}\n{mae}\n{rmse}\n{r2}\n{r}" if metrics["n"] else "no frames"
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2.0}
     axes.text(0.12, 0.93, text, transform=axes.transAxes, va="top", fontsize=9, bbox=box)
 

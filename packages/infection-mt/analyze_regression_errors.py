@@ -1,0 +1,8 @@
+"""Original-style script; see `python analyze_regression_errors.py --help`."""
+
+import sys
+
+from infection_mt.studies.command_lines import run
+
+if __name__ == "__main__":
+    sys.exit(run("analyze_regression_errors.py"))

@@ -1,0 +1,1 @@
+"""The original's studies around the core: sweeps, windows, errors, comparisons, pictures, under its script names."""
