@@ -88,6 +88,12 @@ def box(tmp_path, tiny_data, tiny_settings):
     return Box(tmp_path, tiny_data, tiny_settings)
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Finished runs draw nothing where pictures are not the subject."""
+    monkeypatch.setattr("infection_mt.analysis.run_analysis.analyze_run", lambda *arguments, **keys: [])
+
+
 def leftovers(folder: Path) -> list[str]:
     """Results, checkpoints and temporary files below a folder."""
     names = [
@@ -316,6 +322,7 @@ CASES: dict[str, tuple[Break, list[str]]] = {
 }
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("case", CASES)
 def test_what_the_user_sees(box, case, capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -337,6 +344,7 @@ def test_what_the_user_sees(box, case, capfd, monkeypatch, tmp_path):
 # ------------------------------------------------------------------ what is no error, but must be said
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_resuming_nothing_starts_a_run_and_says_so(box, capfd):
     assert box.train("--resume") == 0
     assert "nothing to resume, the run starts at its beginning" in capfd.readouterr().err
@@ -369,6 +377,7 @@ def test_an_undefined_auc_is_null_and_said_to_be_undefined(box, capfd):
     assert "undefined" in (box.run / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_heads_that_do_not_fit_are_named(box, capfd):
     from infection_mt.config import ModelConfig
     from infection_mt.models.checkpoint import build_model
@@ -385,9 +394,10 @@ def test_heads_that_do_not_fit_are_named(box, capfd):
 # ------------------------------------------------------------------ interruptions
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_full_disk_leaves_the_checkpoint_before(box, capfd, monkeypatch):
     """The disk is full from the second epoch on: the message names the file, and the run can be resumed."""
-    box.set("training.epochs", 3)
+    box.set("training.epochs", 2)
     real, written = os.fsync, []
 
     def fsync(descriptor: int) -> None:
@@ -410,7 +420,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(box, capfd, monkeypatch):
     assert not (box.run / "results.json").exists()
     assert RunDirectory(box.run).load_checkpoint("last")["epoch"] == 1
     assert box.train("--resume") == 0
-    assert len(RunDirectory(box.run).metrics_rows) == 3
+    assert len(RunDirectory(box.run).metrics_rows) == 2
 
 
 def run_script(box: Box, *flags: str, limit: int | None = None) -> subprocess.Popen[str]:
