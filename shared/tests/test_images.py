@@ -376,3 +376,31 @@ def test_reader_in_threads(tmp_path: Path) -> None:
 def test_importing_needs_no_image_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert images.__doc__
     assert "tifffile" not in vars(images)
+
+
+def test_arrays_are_written_part_by_part(tmp_path):
+    cache = ArrayCache(tmp_path)
+    parts = [np.full((2, 3), value, np.int16) for value in (1, 2)]
+    found = cache.get_or_write("k", (4, 3), np.int32, lambda: iter(parts))
+    assert isinstance(found, np.memmap)
+    assert found.dtype == np.int32
+    assert found.tolist() == [[1] * 3] * 2 + [[2] * 3] * 2
+    assert cache.get_or_write("k", (4, 3), np.int32, lambda: 1 / 0).tolist() == found.tolist()
+    assert np.load(cache.path("k"), allow_pickle=False).tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("parts", [[], [np.zeros(2)], [np.zeros(3), np.zeros(3)]])
+def test_parts_that_do_not_fill_the_array_leave_nothing(tmp_path, parts):
+    with pytest.raises(ValueError, match=r"values were given for an array of shape \(4,\)"):
+        ArrayCache(tmp_path).get_or_write("k", (4,), np.float64, lambda: iter(parts))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_part_leaves_nothing(tmp_path):
+    def parts():
+        yield np.zeros(2)
+        raise StackError("page 2 is broken")
+
+    with pytest.raises(StackError, match="page 2"):
+        ArrayCache(tmp_path).get_or_write("k", (4,), np.float64, parts)
+    assert list(tmp_path.iterdir()) == []

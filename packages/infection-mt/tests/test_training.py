@@ -75,9 +75,12 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize(("stop_after", "weighting"), [(1, "fixed"), (3, "uncertainty"), (6, "fixed")])
-def test_a_stopped_run_ends_with_the_same_bits(tiny_settings, tmp_path, stop_after, weighting):
+@pytest.mark.parametrize(
+    ("stop_after", "weighting", "warmup"), [(1, "fixed", 0), (3, "uncertainty", 0), (6, "fixed", 1)]
+)
+def test_a_stopped_run_ends_with_the_same_bits(tiny_settings, tmp_path, stop_after, weighting, warmup):
     settings = changed(tiny_settings, multitask={"loss_weighting": weighting}, training={"epochs": 3})
+    settings["scheduler"]["warmup_epochs"] = warmup
     settings["data"]["balance_sampler"] = True
     whole = make_trainer(settings, tmp_path / "whole")
     whole.fit(StopAt(), Sink())

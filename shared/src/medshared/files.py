@@ -109,6 +109,8 @@ def write_error(
 
 def _is_about(error: OSError, temporary: Path, target: Path) -> bool:
     """Whether the error came from writing this file, and not from something else done in the block."""
+    if type(error).__module__ != "builtins":  # a reader's own kind of error, such as StackError
+        return False
     named = error.filename
     if named is None:
         return True

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -299,13 +300,61 @@ class ArrayCache:
         if found is not None:
             return found
         array = np.asarray(build())
-        if array.dtype.hasobject:
-            raise TypeError(f"{path}: an array of Python objects (dtype {array.dtype}) cannot be cached")
-        array = np.ascontiguousarray(array).reshape(array.shape)
+        return self._write(path, array.shape, array.dtype, [array])
+
+    def get_or_write(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
+        parts: Callable[[], Iterable[npt.NDArray[Any]]],
+    ) -> npt.NDArray[Any]:
+        """Return the array of a key, writing it part by part if there is no sound file.
+
+        Memory holds one part at a time, however large the array is.
+
+        Args:
+            key: as for `get_or_build`.
+            shape: of the whole array.
+            dtype: of the whole array; the parts are converted to it.
+            parts: yields what the array holds, in order along its first axis: ``array[0]``, ``array[1]``, …,
+                or slices of several of them.
+
+        Returns:
+            As `get_or_build`.
+
+        Raises:
+            ValueError: when the parts do not make up the shape; nothing is written then.
+            TypeError: for Python objects.
+            OSError: naming the file when it cannot be written.
+        """
+        import numpy as np
+
+        path = self.path(key)
+        found = self._open(path)
+        return found if found is not None else self._write(path, shape, np.dtype(dtype), parts())
+
+    def _write(
+        self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        import numpy as np
+
+        dtype = np.dtype(dtype)
+        if dtype.hasobject:
+            raise TypeError(f"{path}: an array of Python objects (dtype {dtype}) cannot be cached")
+        expected, written = math.prod(shape), 0
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         with atomic_open(path, "wb") as handle:
-            np.lib.format.write_array_header_2_0(handle, np.lib.format.header_data_from_array_1_0(array))
-            # Not ndarray.tofile, which hides the reason when the disk is full.
-            handle.write(array.reshape(-1).view(np.uint8).data)
+            np.lib.format.write_array_header_2_0(handle, header)
+            for part in parts:
+                part = np.ascontiguousarray(part, dtype)
+                # Not ndarray.tofile, which hides the reason when the disk is full.
+                handle.write(part.reshape(-1).view(np.uint8).data)
+                written += part.size
+            if written != expected:
+                raise ValueError(
+                    f"{path}: {written} values were given for an array of shape {shape} ({expected})"
+                )
         found = self._open(path)
         if found is None:
             raise OSError(f"{path}: the file changed right after it was written; is the disk sound?")

@@ -67,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     prepare = verb("prepare", "check the data, audit overlaps, build the frame cache", "prepare")
     add_run_options(prepare)
+    prepare.add_argument(
+        "--duplicates", action="store_true", help="also look for stacks whose first frames look the same"
+    )
 
     train = verb("train", "train one run, folds, seeds or all three tasks", "train")
     add_run_options(train)

@@ -135,7 +135,8 @@ def prepare(arguments: argparse.Namespace) -> int:
     from infection_mt.data.audit import audit
 
     config = load_run_config(arguments)
-    return audit(config, arguments.output or config.output_dir / "prepare")
+    output = arguments.output or config.output_dir / "prepare"
+    return audit(config, output, duplicates=arguments.duplicates)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

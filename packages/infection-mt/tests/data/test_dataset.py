@@ -155,7 +155,7 @@ def test_a_batch_copies_only_its_frames(tmp_path):
     table = build_table(stacks, ALL, pre_onset="keep")
     store = FrameStore(stacks, data, tmp_path / "cache")
     store.prepare()
-    assert all(isinstance(frames, np.memmap) for frames in store._frames.values())
+    assert all(isinstance(prepared.frames, np.memmap) for prepared in store._frames.values())
     tracemalloc.start()
     store.batch(table, [3, 50])
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,6 +1,7 @@
 """Overlapping fields are found with their shift; the hash tools follow their recipe."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from infection_mt.config import Config, DataConfig, SplitConfig
+from infection_mt.data import overlap
 from infection_mt.data.overlap import (
     audit_strips,
     find_duplicates,
@@ -19,6 +21,7 @@ from infection_mt.data.overlap import (
     hamming,
     measure_overlap,
     perceptual_hash,
+    read_frame,
 )
 from infection_mt.data.splits import SIDES, make_split
 from infection_mt.data.stacks import load_stacks
@@ -58,6 +61,36 @@ def test_separate_fields_do_not_overlap(tmp_path):
     data = generate(tmp_path, SyntheticParams(5, n_pages=2, size=96, n_cells=400, cell_scale=0.3))
     config = DataConfig(infected_dir=data.infected_dir, uninfected_dir=data.uninfected_dir)
     assert find_overlaps(load_stacks(config)) == []
+
+
+@pytest.mark.parametrize("seed", [2, 4, 9])
+def test_few_bright_cells_on_others_are_no_overlap(tmp_path, seed):
+    """The best of thousands of shifts puts some cells onto others; without `min_support` these seeds gave pairs."""
+    data = generate(tmp_path, SyntheticParams(seed=seed, n_pages=1))
+    stacks = load_stacks(DataConfig(infected_dir=data.infected_dir, uninfected_dir=data.uninfected_dir))
+    assert find_overlaps(stacks) == []
+    assert find_overlaps(stacks, min_support=0.0) != []
+
+
+def test_results_are_remembered_on_disk_until_a_file_changes(overlapping, tmp_path, monkeypatch):
+    _, stacks = overlapping
+    first = find_overlaps(stacks, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    read = []
+    monkeypatch.setattr(
+        overlap, "read_frame", lambda stack, frame: read.append(stack.path) or read_frame(stack, frame)
+    )
+    for change, reads in (("none", 0), ("{", 10), ('{"pairs": [{"a": 7}]}', 10), ("order", 10)):
+        overlap._find_overlaps.cache_clear()
+        if change not in ("none", "order"):
+            file.write_text(change)
+        asked = stacks[::-1] if change == "order" else stacks
+        assert len(find_overlaps(asked, cache_dir=tmp_path)) == len(first) == 8
+        assert len(read) == reads, change
+        read.clear()
+    os.utime(stacks[0].path, ns=(1, 1))
+    assert find_overlaps(stacks, cache_dir=tmp_path) == first
+    assert len(read) == 10
 
 
 def _texture(height, width):

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from infection_mt.config import DataConfig, TransformsConfig
-from infection_mt.data.frame_cache import find_stack_range, load_frames, prepare_page
+from infection_mt.data.frame_cache import PreparedStack, find_stack_range, load_frames, prepare_page
 from infection_mt.data.frames import eval_tensor
-from infection_mt.data.pages import StackRange
+from infection_mt.data.pages import StackRange, has_colours
 from infection_mt.data.stacks import Stack
 from infection_mt.data.table import FrameTable
 from medshared.gpu import derive_seed
-from medshared.images import StackPool
+from medshared.images import StackError, StackPool
 
 Sample = tuple[Tensor, int, dict[str, Any]]
 
@@ -59,7 +59,7 @@ class FrameStore:
             raise ValueError("data.cache: disk needs a folder: give data.cache_dir, or use memory or off")
         self.num_workers = data.num_workers if num_workers is None else num_workers
         self._stacks = {stack.path: stack for stack in stacks}
-        self._frames: dict[Path, NDArray[np.uint8]] = {}
+        self._frames: dict[Path, PreparedStack] = {}
         self._ranges: dict[Path, StackRange | None] = {}
         self._pool = StackPool()
         self._lock = threading.Lock()
@@ -79,6 +79,33 @@ class FrameStore:
             folder = self.folder if self.data.cache == "disk" else None
             self._frames.update(load_frames(wanted, self.transforms, folder, self.num_workers))
 
+    def check(self, tables: Sequence[FrameTable]) -> None:
+        """Refuse tables that ask for pages that cannot be used; prepares their stacks.
+
+        With ``cache: off`` no page has been decoded yet, and a bad one is found when it is read.
+
+        Raises:
+            StackError: One error that names every such page.
+        """
+        self.prepare(list({stack.path: stack for table in tables for stack in table.stacks}.values()))
+        problems: dict[str, int] = {}
+        for table in tables:
+            for shift in self._shifts(table):
+                for s, stack in enumerate(table.stacks):
+                    prepared = self._frames.get(stack.path)
+                    if prepared is None or not prepared.bad_pages:
+                        continue
+                    pages = table.frame_index[table.stack_index == s] + shift
+                    for page in np.clip(pages, 0, len(prepared) - 1).tolist():
+                        if page in prepared.bad_pages:
+                            reason = prepared.bad_pages[page]
+                            problems[reason] = problems.get(reason, 0) + 1
+        if problems:
+            raise StackError(
+                f"{len(problems)} pages that data.frames chooses cannot be used: repair them, leave them out by the "
+                "hours of data.frames, or remove their stacks:\n  " + "\n  ".join(problems)
+            )
+
     def batch(self, table: FrameTable, indices: ArrayLike) -> Tensor:
         """Frames of some samples.
 
@@ -91,16 +118,18 @@ class FrameStore:
 
         Returns:
             [B, C, S, S] uint8; C is 1 for gray stacks, 3 when a stack of the table has colours or for offsets.
+
+        Raises:
+            StackError: Naming file and page, when a page cannot be used.
         """
         rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         sources = table.stack_index[rows]
-        offsets = self.data.channel_offsets_hours
-        if offsets is None:
-            return torch.from_numpy(self._gather(table, sources, table.frame_index[rows]))
-        shifted = []
-        for offset in offsets:
-            frames = table.frame_index[rows] + round(offset * table.frames_per_hour)
-            shifted.append(self._gather(table, sources, np.maximum(frames, 0)))
+        shifted = [
+            self._gather(table, sources, np.maximum(table.frame_index[rows] + shift, 0))
+            for shift in self._shifts(table)
+        ]
+        if self.data.channel_offsets_hours is None:
+            return torch.from_numpy(shifted[0])
         if shifted[0].shape[1] != 1:
             raise ValueError(
                 "data.channel_offsets_hours needs gray stacks, but a stack of the table has colours"
@@ -111,32 +140,44 @@ class FrameStore:
         """A raw page; the number is clamped to the stack."""
         return self._pool.page(stack.path, _clamp(index, stack.n_frames))
 
+    def _shifts(self, table: FrameTable) -> list[int]:
+        """Pages by which the channels lie apart; a single 0 for plain frames."""
+        offsets = self.data.channel_offsets_hours
+        return [0] if offsets is None else [round(hours * table.frames_per_hour) for hours in offsets]
+
     def _gather(
         self, table: FrameTable, sources: NDArray[np.int64], frames: NDArray[np.int64]
     ) -> NDArray[np.uint8]:
         size = self.transforms.image_size
         if self.data.cache == "off":
             images = [self._decode(table.stacks[s], int(f)) for s, f in zip(sources, frames, strict=True)]
-            channels = 3 if any(_has_colours(stack) for stack in table.stacks) else 1
+            channels = (
+                3
+                if any(stack.shape is not None and has_colours(stack.shape) for stack in table.stacks)
+                else 1
+            )
             result = np.empty((len(images), channels, size, size), np.uint8)
             for target, image in zip(result, images, strict=True):
                 target[:] = np.moveaxis(image, 2, 0) if image.ndim == 3 else image
             return result
         with self._lock:
             self.prepare(table.stacks)
-        arrays = [self._frames[stack.path] for stack in table.stacks]
-        channels = max((array.shape[1] for array in arrays), default=1)
+        prepared = [self._frames[stack.path] for stack in table.stacks]
+        channels = max((stack.frames.shape[1] for stack in prepared), default=1)
         result = np.empty((len(sources), channels, size, size), np.uint8)
         for target, s, f in zip(result, sources, frames, strict=True):
-            target[:] = arrays[s][_clamp(int(f), len(arrays[s]))]
+            page = _clamp(int(f), len(prepared[s]))
+            if page in prepared[s].bad_pages:
+                raise StackError(prepared[s].bad_pages[page])
+            target[:] = prepared[s].frames[page]
         return result
 
     def _decode(self, stack: Stack, frame: int) -> NDArray[np.uint8]:
         index = _clamp(frame, stack.n_frames)
         if stack.path not in self._ranges:
             self._ranges[stack.path] = find_stack_range(stack, self.transforms)
-        page = self.page(stack, index)
-        return prepare_page(page, self.transforms, f"{stack.path}: page {index}", self._ranges[stack.path])
+        where, limits = f"{stack.path}: page {index}", self._ranges[stack.path]
+        return prepare_page(self.page(stack, index), self.transforms, where, limits, stack.shape)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the lock, and memory maps: another process opens its own."""
@@ -275,7 +316,3 @@ def sampler_weights(labels: ArrayLike) -> NDArray[np.float64]:
 
 def _clamp(index: int, n: int) -> int:
     return min(max(index, 0), n - 1)
-
-
-def _has_colours(stack: Stack) -> bool:
-    return stack.shape is not None and len(stack.shape) == 3 and stack.shape[-1] == 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from infection_mt.config import TransformsConfig
@@ -72,6 +72,25 @@ def scale_page(
     return x.astype(np.uint8)
 
 
+def check_kind(shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Refuse pages that cannot become frames whatever their pixels are.
+
+    Raises:
+        PageError: Saying what is expected and found.
+    """
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)) or 0 in shape:
+        raise PageError(f"expected a gray [H, W] or RGB [H, W, 3] page, found shape {shape}{_advice(shape)}")
+    if np.dtype(dtype).kind not in "biuf":
+        raise PageError(
+            f"expected integer or float pixels, found {np.dtype(dtype)}: save the stack as 8 or 16 bit gray"
+        )
+
+
+def has_colours(shape: tuple[int, ...]) -> bool:
+    """Whether a page of this shape has three colours."""
+    return len(shape) == 3 and shape[2] == 3
+
+
 def page_percentiles(page: NDArray[np.generic]) -> StackRange:
     """1st and 99th percentile of a page, the part of one page in :func:`stack_range_of`."""
     low, high = np.percentile(_checked(page), PERCENTILES)
@@ -124,17 +143,9 @@ def crop_border(image: NDArray[np.uint8], transforms: TransformsConfig) -> NDArr
 
 def _checked(page: NDArray[np.generic]) -> NDArray[np.float32]:
     """A float32 copy of a page of allowed shape, gray as [H, W]."""
+    check_kind(page.shape, page.dtype)
     if page.ndim == 3 and page.shape[2] == 1:
         page = page[:, :, 0]
-    if page.ndim not in (2, 3) or (page.ndim == 3 and page.shape[2] != 3) or page.size == 0:
-        raise PageError(
-            f"expected a gray [H, W] or RGB [H, W, 3] page, found shape {page.shape}{_advice(page)}"
-        )
-    if (
-        not (np.issubdtype(page.dtype, np.integer) or np.issubdtype(page.dtype, np.floating))
-        and page.dtype != bool
-    ):
-        raise PageError(f"expected integer or float pixels, found {page.dtype}")
     x = page.astype(np.float32)
     if not np.isfinite(x).all():
         n = int(x.size - np.isfinite(x).sum())
@@ -144,11 +155,11 @@ def _checked(page: NDArray[np.generic]) -> NDArray[np.float32]:
     return x
 
 
-def _advice(page: NDArray[np.generic]) -> str:
-    if page.ndim == 3 and page.shape[2] == 4:
+def _advice(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3 and shape[2] == 4:
         return ": RGBA; drop the alpha channel"
-    if page.ndim == 3 and page.shape[2] == 2:
+    if len(shape) == 3 and shape[2] == 2:
         return ": two channels; keep one of them"
-    if page.ndim == 3 and page.shape[0] in (1, 3, 4):
+    if len(shape) == 3 and shape[0] in (1, 2, 3, 4):
         return ": the channels come first; move them to the end"
     return ""

@@ -75,7 +75,7 @@ def prepare_data(
     stacks: list[Stack] | None = None,
     store: FrameStore | None = None,
 ) -> RunData:
-    """Scan, split, select frames and open the frame store.
+    """Scan, split, select frames, prepare them, and check that every chosen one can be used.
 
     Args:
         config: Resolved configuration.
@@ -85,10 +85,11 @@ def prepare_data(
 
     Raises:
         ValueError: A split is empty or divides a group; the message says which and what to change.
+        medshared.images.StackError: Naming the stacks or chosen pages that cannot be used.
     """
     config = config.resolved()
     stacks = stacks if stacks is not None else load_stacks(config.data, cache_folder(config))
-    split = make_split(stacks, config, fold_index=fold_index)
+    split = make_split(stacks, config, fold_index=fold_index, cache_dir=cache_folder(config))
     frames = config.data.frames.model_dump(exclude_unset=True) if config.data.frames is not None else None
     settings = time_settings(config)
     tables: dict[str, FrameTable] = {}
@@ -111,6 +112,7 @@ def prepare_data(
         tables[name] = table
     if store is None:
         store = FrameStore(stacks, config.data, cache_folder(config))
+    store.check(list(tables.values()))
     warnings = (*confounding(stacks), *split.warnings)
     return RunData(split, tables, store, warnings)
 

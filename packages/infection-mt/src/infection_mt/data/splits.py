@@ -68,6 +68,7 @@ def make_split(
     *,
     fold_index: int | None = None,
     linked: Sequence[Link] | None = None,
+    cache_dir: Path | None = None,
 ) -> Split:
     """The checked split of a run or fold: what training scripts call.
 
@@ -80,6 +81,7 @@ def make_split(
         config: Gives ``data.split_ratios``, ``data.split_seed``, ``split`` and ``cv``.
         fold_index: From 0; None for the single split.
         linked: Pairs that must stay on one side; null: overlapping neighbours when ``split.overlap`` asks for them.
+        cache_dir: Where overlaps are remembered; null: for this process only.
 
     Raises:
         SplitError: Before any training: empty sides, a class without training stacks, divided groups.
@@ -91,7 +93,7 @@ def make_split(
         raise SplitError(
             f"{len(given)} of {len(stacks)} stacks have a split: give it for every stack or for none"
         )
-    found = _overlaps(stacks, config) if linked is None else list(linked)
+    found = _overlaps(stacks, config, cache_dir) if linked is None else list(linked)
     keep = found if config.split.overlap == "group" or linked is not None else []
     folds = config.cv.num_folds if fold_index is not None else 1
     rule = config.cv.test or "rotating"
@@ -295,12 +297,12 @@ def _refold(
     return [pool[i] for i in train], [pool[i] for i in val]
 
 
-def _overlaps(stacks: Sequence[Stack], config: Config) -> list[Link]:
+def _overlaps(stacks: Sequence[Stack], config: Config, cache_dir: Path | None) -> list[Link]:
     if config.split.overlap == "off":
         return []
     from infection_mt.data.overlap import find_overlaps
 
-    return [(stacks[pair.a], stacks[pair.b]) for pair in find_overlaps(tuple(stacks))]
+    return [(stacks[pair.a], stacks[pair.b]) for pair in find_overlaps(stacks, cache_dir=cache_dir)]
 
 
 def _warnings(split: Split, overlapping: Sequence[Link]) -> tuple[str, ...]:

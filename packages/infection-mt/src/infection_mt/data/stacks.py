@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from infection_mt.config import DataConfig
+from infection_mt.data.pages import PageError, check_kind
 from medshared.files import read_json, write_json
 from medshared.images import StackError, read_stack_info
-from medshared.tables import Column, TableError, read_table
+from medshared.tables import MAX_REPORTED, Column, TableError, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -144,19 +145,26 @@ class StackIndex:
             except (ValueError, KeyError, TypeError, OSError) as error:
                 logger.warning("%s cannot be used and is written anew: %s", file, error)
 
-    def describe(self, stacks: Iterable[Stack]) -> list[Stack]:
+    def describe(self, stacks: Iterable[Stack], failed: dict[Path, str] | None = None) -> list[Stack]:
         """Fill in page count, shape and dtype.
 
+        Args:
+            stacks: Without these.
+            failed: Receives path and reason of stacks that cannot be used, which are then left out; null: they
+                are an error.
+
         Raises:
-            StackError: One error that names every stack that cannot be read.
+            StackError: One error that names every stack that cannot be used.
         """
         described, problems = [], []
         for stack in stacks:
             try:
                 described.append(self._describe(stack))
-            except (StackError, OSError) as error:
+            except OSError as error:
                 problems.append(str(error))
-        if problems:
+                if failed is not None:
+                    failed[stack.path] = str(error)
+        if problems and failed is None:
             raise StackError(f"{len(problems)} of the stacks cannot be read:\n  " + "\n  ".join(problems))
         self._save()
         return described
@@ -171,6 +179,10 @@ class StackIndex:
             entry = {**stamp, "n_pages": info.n_pages, "shape": list(info.shape), "dtype": str(info.dtype)}
             self._entries[name] = entry
             self._changed = True
+        try:
+            check_kind(tuple(entry["shape"]), entry["dtype"])
+        except PageError as error:
+            raise StackError(f"{stack.path}: page 0: {error}") from error
         return replace(
             stack, n_frames=int(entry["n_pages"]), shape=tuple(entry["shape"]), dtype=str(entry["dtype"])
         )
@@ -181,12 +193,16 @@ class StackIndex:
             self._changed = False
 
 
-def load_stacks(data: DataConfig, cache_dir: Path | None = None) -> list[Stack]:
+def load_stacks(
+    data: DataConfig, cache_dir: Path | None = None, *, failed: dict[Path, str] | None = None
+) -> list[Stack]:
     """All stacks of a configuration, checked for duplicates.
 
     Args:
         data: Names the two folders or the manifest.
         cache_dir: Where page counts are remembered; null: ``data.cache_dir``, and without both nowhere.
+        failed: Receives path and reason of stacks that cannot be used, which are then left out; null: they are
+            an error.
 
     Returns:
         Infected before uninfected stacks, each in the order of the path strings; or the manifest's order.
@@ -194,11 +210,13 @@ def load_stacks(data: DataConfig, cache_dir: Path | None = None) -> list[Stack]:
     folder = cache_dir or data.cache_dir
     index = StackIndex(folder / INDEX_NAME if folder else None)
     if data.manifest is not None:
-        return read_manifest(data.manifest, data, index)
-    return scan_folders(data, index)
+        return read_manifest(data.manifest, data, index, failed)
+    return scan_folders(data, index, failed)
 
 
-def scan_folders(data: DataConfig, index: StackIndex | None = None) -> list[Stack]:
+def scan_folders(
+    data: DataConfig, index: StackIndex | None = None, failed: dict[Path, str] | None = None
+) -> list[Stack]:
     """The stacks ``*.tif*`` of ``infected_dir`` and ``uninfected_dir``; folders below them are not searched.
 
     Raises:
@@ -218,11 +236,14 @@ def scan_folders(data: DataConfig, index: StackIndex | None = None) -> list[Stac
         for path in _tiffs(folder, f"data.{key}"):
             position, well = parse_name(path.name)
             stacks.append(Stack(path, label, condition, position, 0, well))
-    return _described(stacks, index)
+    return _described(stacks, index, failed)
 
 
 def read_manifest(
-    path: str | Path, data: DataConfig | None = None, index: StackIndex | None = None
+    path: str | Path,
+    data: DataConfig | None = None,
+    index: StackIndex | None = None,
+    failed: dict[Path, str] | None = None,
 ) -> list[Stack]:
     """The stacks of a manifest CSV.
 
@@ -235,6 +256,7 @@ def read_manifest(
         path: The CSV.
         data: Gives the labels of the two conditions; null: 1 and 0.
         index: Remembered page counts.
+        failed: See :func:`load_stacks`.
 
     Raises:
         TableError: Naming file, row and column.
@@ -249,17 +271,17 @@ def read_manifest(
     frame = read_table(path, _MANIFEST_COLUMNS)
     if frame.empty:
         raise TableError(f"{path}: the manifest has no rows")
-    stacks = [
-        _stack_of_row(f"{path}:{number}", path.parent, {str(k): v for k, v in row.items()}, labels)
-        for number, row in enumerate(frame.to_dict("records"), start=2)
-    ]
+    rows = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+    if failed is None:
+        _check_files(path, rows)
+    stacks = [_stack_of_row(path.parent, row, labels) for row in rows]
     without = [n for n, stack in enumerate(stacks, start=2) if stack.split is None]
     if 0 < len(without) < len(stacks):
         raise TableError(
             f"{path}:{without[0]}: column 'split' is empty here and in {len(without) - 1} more rows, but filled "
             "elsewhere: fill it for every stack or for none"
         )
-    return _described(stacks, index)
+    return _described(stacks, index, failed)
 
 
 def check_duplicates(stacks: Iterable[Stack]) -> None:
@@ -297,9 +319,9 @@ def _tiffs(folder: Path, key: str) -> list[Path]:
     return found
 
 
-def _described(stacks: list[Stack], index: StackIndex | None) -> list[Stack]:
+def _described(stacks: list[Stack], index: StackIndex | None, failed: dict[Path, str] | None) -> list[Stack]:
     check_duplicates(stacks)
-    described = (index or StackIndex(None)).describe(stacks)
+    described = (index or StackIndex(None)).describe(stacks, failed)
     kinds = Counter((stack.shape, stack.dtype) for stack in described)
     if len(kinds) > 1:
         logger.warning(
@@ -311,12 +333,19 @@ def _described(stacks: list[Stack], index: StackIndex | None) -> list[Stack]:
     return described
 
 
-def _stack_of_row(where: str, folder: Path, row: Mapping[str, Any], labels: Mapping[str, int]) -> Stack:
+def _check_files(manifest: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    missing = [
+        f"{manifest}:{number}: column 'file': {file} does not exist (paths are relative to the manifest)"
+        for number, row in enumerate(rows, start=2)
+        if not (file := manifest.parent / str(row["file"])).is_file()
+    ]
+    if missing:
+        more = [f"… and {len(missing) - MAX_REPORTED} more"] if len(missing) > MAX_REPORTED else []
+        raise TableError("\n".join(missing[:MAX_REPORTED] + more))
+
+
+def _stack_of_row(folder: Path, row: Mapping[str, Any], labels: Mapping[str, int]) -> Stack:
     file = folder / str(row["file"])
-    if not file.is_file():
-        raise TableError(
-            f"{where}: column 'file': {file} does not exist (paths are relative to the manifest)"
-        )
     condition = _CONDITIONS[str(row["condition"])]
     parsed = parse_name(file.name)
     label, onset = _cell(row, "label"), _cell(row, "onset_hour")
