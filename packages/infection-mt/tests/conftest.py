@@ -76,21 +76,20 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory):
     return generate(tmp_path_factory.mktemp("tiny"), params)
 
 
-@pytest.fixture
-def tiny_settings(tiny_data, tmp_path: Path) -> dict[str, Any]:
-    """Return a configuration that trains in a second."""
+def settings_for(data: Any, folder: Path) -> dict[str, Any]:
+    """Return a configuration that trains on the tiny data in a second."""
     return {
         "experiment_name": "tiny",
-        "output_dir": str(tmp_path / "outputs"),
+        "output_dir": str(folder / "outputs"),
         "seed": 3,
         "multitask": {"infection_onset_hour": 1.0},
         "data": {
-            "infected_dir": str(tiny_data.infected_dir),
-            "uninfected_dir": str(tiny_data.uninfected_dir),
+            "infected_dir": str(data.infected_dir),
+            "uninfected_dir": str(data.uninfected_dir),
             "split_ratios": [0.5, 0.25, 0.25],
             "batch_size": 8,
             "num_workers": 0,
-            "cache_dir": str(tmp_path / "cache"),
+            "cache_dir": str(folder / "cache"),
             "transforms": {"image_size": 32, "random_rotation": False},
             "frames": {
                 "frames_per_hour": 0.125,
@@ -104,3 +103,22 @@ def tiny_settings(tiny_data, tmp_path: Path) -> dict[str, Any]:
         "scheduler": {"eta_min": 1e-5},
         "metrics": {"bootstrap_resamples": 20},
     }
+
+
+@pytest.fixture
+def tiny_settings(tiny_data, tmp_path: Path) -> dict[str, Any]:
+    """Return a configuration that trains in a second."""
+    return settings_for(tiny_data, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished run of one epoch, made once; tests read it and write elsewhere."""
+    from infection_mt.config import Config
+    from infection_mt.training import RunOptions, train_run
+
+    folder = tmp_path_factory.mktemp("tiny_run")
+    settings = settings_for(tiny_data, folder)
+    settings["training"]["epochs"] = 1
+    train_run(Config.model_validate(settings), folder / "run", RunOptions(device="cpu"))
+    return folder / "run"

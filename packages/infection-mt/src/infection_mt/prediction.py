@@ -128,9 +128,15 @@ def load_ensemble(weights: Sequence[Path], device: torch.device) -> Ensemble:
 
 
 def find_stacks(paths: Iterable[Path]) -> list[Path]:
-    """Return the TIFF files among ``paths``, folders being searched one level deep, sorted."""
+    """Return the TIFF files among ``paths``, folders being searched one level deep, sorted.
+
+    Raises:
+        FileNotFoundError: A path does not exist, or there is no stack.
+    """
     found: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
         found += [item for item in path.glob("*.tif*") if item.is_file()] if path.is_dir() else [path]
     if not found:
         raise FileNotFoundError(f"no *.tif* files in {', '.join(map(str, paths))}")

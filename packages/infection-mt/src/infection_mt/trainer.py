@@ -285,6 +285,8 @@ class Trainer:
         """Train until the last epoch or early stopping, keeping ``last.pt`` and ``best.pt``."""
         if self.options.resume and self.run.has_checkpoint("last"):
             self.restore()
+        elif self.options.resume:
+            logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
         patience = self.config.training.early_stopping
         while self.progress.epoch < self.epochs:
             if patience and self.progress.stale_epochs >= patience.patience:

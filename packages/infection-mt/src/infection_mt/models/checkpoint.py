@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from infection_mt.models.classifier import ResNetClassifier
 from infection_mt.models.multitask import MultiTaskResNet
 from infection_mt.models.regressor import ResNetRegressor
 from medshared import weights
+
+logger = logging.getLogger(__name__)
 
 _BLOCK_COUNTS = {
     (False, 1): "resnet10",
@@ -145,7 +148,6 @@ def load_model(path: Path, *, strict: bool = True) -> tuple[ResNetBase, Mapping[
         a bare state dict).
     """
     checkpoint = weights.load_checkpoint(path)
-    state = weights.extract_state_dict(checkpoint)
     extras: dict[str, Any] = {}
     if (
         isinstance(checkpoint, Mapping)
@@ -154,6 +156,7 @@ def load_model(path: Path, *, strict: bool = True) -> tuple[ResNetBase, Mapping[
     ):
         extras = {key: value for key, value in checkpoint.items() if not key.startswith("model")}
     try:
+        state = weights.extract_state_dict(checkpoint)
         architecture = infer_architecture(state)
     except weights.WeightsError as error:
         raise weights.WeightsError(f"{path}: {error}") from None
@@ -164,16 +167,36 @@ def load_model(path: Path, *, strict: bool = True) -> tuple[ResNetBase, Mapping[
 
 def load_weights_into(model: ResNetBase, path: Path, *, strict: bool = False) -> weights.LoadReport:
     """Load a checkpoint into an existing network, adapting the head layout; report what did not fit."""
-    state = weights.extract_state_dict(weights.load_checkpoint(path))
+    checkpoint = weights.load_checkpoint(path)
+    try:
+        state = weights.extract_state_dict(checkpoint)
+    except weights.WeightsError as error:
+        raise weights.WeightsError(f"{path}: {error}") from None
     wants_dropout = any(re.match(r"(classifier|regressor)\.1\.", key) for key in model.state_dict())
     return weights.load_state_dict(model, remap_heads(state, to_dropout=wants_dropout), strict=strict)
 
 
 def model_for_run(config: Config, *, download: bool = False) -> ResNetBase:
-    """Build the network of a run, starting from ``model.weights`` when it is set."""
+    """Build the network of a run, starting from ``model.weights`` when it is set.
+
+    Heads that do not fit (another task, other classes) stay as initialised, with a warning.
+
+    Raises:
+        medshared.weights.WeightsError: The file's backbone is another one, with a table of what does not fit.
+    """
     model = build_model(config.model, config.task.type, download=download)
-    if config.model.weights is not None:
-        load_weights_into(model, config.model.weights)
+    path = config.model.weights
+    if path is None:
+        return model
+    report = load_weights_into(model, path)
+    misfits = [*report.missing, *report.unexpected, *(key for key, _, _ in report.reshaped)]
+    if any(key.startswith("backbone.") for key in misfits) or not report.matched:
+        raise weights.WeightsError(
+            f"{path}: model.weights does not fit model.name {config.model.name}; expected keys that begin with "
+            f"'backbone.' and are those of that network:\n{report.table()}"
+        )
+    if misfits:
+        logger.warning("%s: used without the layers that do not fit:\n%s", path, report.table())
     return model
 
 
