@@ -106,6 +106,13 @@ def test_folds_scored_again(studio, script, tmp_path):
     summary = read(studio.classifier / "cv_summary.json")
     for row, fold in zip(content["folds"], summary, strict=True):
         assert row["metrics"] == pytest.approx(fold["test"], abs=1e-5)
+    # A configuration as the original's classifiers have it: neither task nor onset.
+    plain = {key: value for key, value in read(studio.baseline).items() if key != "task"}
+    plain["cv"] = {"test": "fixed"}
+    config = tmp_path / "plain.json"
+    config.write_text(json.dumps(plain))
+    assert script("test_folds.py", *command, "--config", config) == 0
+    assert read(output) == content
     assert script("test_folds.py", *command, "--split", "val") == 0
     assert read(output)["folds"][0]["metrics"] == pytest.approx(summary[0]["val"], abs=1e-5)
 

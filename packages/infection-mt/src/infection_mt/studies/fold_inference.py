@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from infection_mt.config import Config, FramesConfig
@@ -12,12 +12,13 @@ from infection_mt.data.policy import SPECIAL_KEYS, interval_override
 from infection_mt.data.prepare import cache_folder, prepare_data
 from infection_mt.data.stacks import load_stacks
 from infection_mt.inference import predict_table
-from infection_mt.models.checkpoint import load_model
+from infection_mt.models.checkpoint import infer_architecture, load_model
 from infection_mt.prediction_table import Predictions
 from infection_mt.rescoring import Side
 from infection_mt.studies.run_folders import Fold, checkpoint_settings
-from medshared.configuration import load_config, load_yaml_or_json
+from medshared.configuration import load_config, load_yaml_or_json, merge_mappings
 from medshared.gpu import select_device
+from medshared.weights import extract_state_dict, load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,12 @@ def folds_config(folds: Sequence[Fold], file: Path | None, k_folds: int | None =
     stored = checkpoint_settings(folds[0].path)
     if file is None and not stored:
         raise FileNotFoundError(f"{folds[0].path}: stores no configuration; give --config")
-    given: Mapping = load_yaml_or_json(file) if file is not None else stored
-    task = stored.get("task") if "task" not in given else given.get("task")
-    config = load_config(Config, {**given, "task": task} if task else given).resolved()
+    given = load_yaml_or_json(file) if file is not None else dict(stored)
+    task = infer_architecture(extract_state_dict(load_checkpoint(folds[0].path))).task
+    # The original's classifiers need not name their task, and their windows alone say which frames are infected.
+    defaults = {"multitask": {"pre_onset": "keep"}} if task == "classification" else {}
+    settings = merge_mappings(merge_mappings(defaults, given), {"task": {"type": task}})
+    config = load_config(Config, settings).resolved()
     if k_folds is not None:
         config.cv.num_folds, config.training.k_folds = k_folds, None
     elif config.cv.num_folds == 1 and len(folds) > 1:
