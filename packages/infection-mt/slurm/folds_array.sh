@@ -17,7 +17,7 @@
 # SCRIPT is train_multitask_cv.py unless set (train_regression_cv.py takes the same flags).
 set -euo pipefail
 
-# shellcheck source=slurm/requeue.sh
+# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
 source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
 script="${SCRIPT:-train_multitask_cv.py}"
 folds="${FOLDS:?set FOLDS to the number of folds, the same as the length of the array}"

@@ -16,7 +16,7 @@
 #   MODEL_DIR=outputs/cv DATA_DIR=/data/plate2 OUTPUT=outputs/plate2 sbatch slurm/predict.sh --plate-layout mock=a4,b4 moi5=a1,b1
 set -euo pipefail
 
-# shellcheck source=slurm/requeue.sh
+# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
 source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
 model_dir="${MODEL_DIR:?set MODEL_DIR to the directory of the folds}"
 data_dir="${DATA_DIR:?set DATA_DIR to the folder of stacks}"

@@ -5,7 +5,8 @@
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}" || exit 1
 mkdir -p slurm_LOG
 
-STOPPED=75 # exit code of a run that a signal stopped and that can be resumed
+STOPPED=75 # exit code of a run that a signal stopped after it saved its state
+KILLED=138 # exit code of a program that the warning itself ended; its finished parts are kept and reused
 
 # Run one of the package's scripts; queue the job again when it was stopped by the time limit.
 run_resumable() {
@@ -21,7 +22,7 @@ run_resumable() {
     wait "$worker" || status=$?
   done
   echo "end $(date '+%Y-%m-%d %H:%M:%S'), exit code $status"
-  if [[ $status -eq $STOPPED && -n "${SLURM_JOB_ID:-}" ]]; then
+  if [[ -n "${SLURM_JOB_ID:-}" && ($status -eq $STOPPED || $status -eq $KILLED) ]]; then
     scontrol requeue "$SLURM_JOB_ID"
   fi
   return "$status"

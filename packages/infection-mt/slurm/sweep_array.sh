@@ -17,7 +17,7 @@
 #   HOURS="7 13 19 25" CONFIG=configs/resnet50_baseline.yaml OUTPUT=outputs/sweep sbatch --array=0-3 slurm/sweep_array.sh
 set -euo pipefail
 
-# shellcheck source=slurm/requeue.sh
+# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
 source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
 read -r -a hours <<<"${HOURS:?set HOURS to the ends of the intervals, for example \"7 13 19\"}"
 config="${CONFIG:?set CONFIG to a configuration file}"

@@ -17,7 +17,7 @@
 # Further arguments go to the script. Partition and account are given to sbatch. Also runs with plain bash.
 set -euo pipefail
 
-# shellcheck source=slurm/requeue.sh
+# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
 source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
 script="${SCRIPT:?set SCRIPT to a training script, for example train_multitask.py}"
 config="${CONFIG:?set CONFIG to a configuration file}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from infection_mt import __version__
 
 Handler = Callable[[argparse.Namespace], int]
+AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
 # Mistakes of input and environment, whose message is all that a user needs.
 EXPECTED = (OSError, ValueError, ImportError, RuntimeError, KeyError)
 STOPPED = 75  # EX_TEMPFAIL: the run was stopped by a signal and can be resumed
@@ -60,6 +61,16 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(handler=handler)
         return sub
 
+    _add_training(verb)
+    _add_use(verb)
+    _add_studies(verb)
+    doctor = verb("doctor", "what this machine and installation can do", "doctor")
+    doctor.add_argument("--debug", action="store_true")
+    return parser
+
+
+def _add_training(verb: AddVerb) -> None:
+    """Add what makes a run: demo, prepare, train, search."""
     demo = verb("demo", "make synthetic data, train, evaluate, report", "run_demo")
     demo.add_argument("--output", type=Path, default=Path("runs/infection-mt-demo"))
     demo.add_argument("--seed", type=int, default=0)
@@ -78,6 +89,15 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--fold", type=int, metavar="I", help="only fold I (1-based), as a job of an array")
     train.add_argument("--seeds", type=int, nargs="+", help="one run a seed, and their average")
 
+    search = verb("search", "hyper-parameter search on the validation set", "search")
+    add_run_options(search)
+    search.add_argument("--space", type=Path, help="YAML: key → choices, or low and high")
+    search.add_argument("--trials", type=int, default=20)
+    search.add_argument("--sampler", choices=["tpe", "random", "grid"], default="tpe")
+
+
+def _add_use(verb: AddVerb) -> None:
+    """Add what uses one run: evaluate, predict, report, analyze, explain."""
     evaluate = verb("evaluate", "score a trained run, on its test set or on other data", "evaluate")
     evaluate.add_argument("run", type=Path, help="run directory")
     evaluate.add_argument("--manifest", type=Path, help="other data than the run's test set")
@@ -124,12 +144,9 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("--cmap", default="jet")
     add_device(explain)
 
-    search = verb("search", "hyper-parameter search on the validation set", "search")
-    add_run_options(search)
-    search.add_argument("--space", type=Path, help="YAML: key → choices, or low and high")
-    search.add_argument("--trials", type=int, default=20)
-    search.add_argument("--sampler", choices=["tpe", "random", "grid"], default="tpe")
 
+def _add_studies(verb: AddVerb) -> None:
+    """Add what looks at several runs, or closer at one: ensemble, compare, temporal, errors."""
     ensemble = verb("ensemble", "average finished runs that share a test set", "ensemble")
     ensemble.add_argument("runs", type=Path, nargs="+")
     ensemble.add_argument("--output", type=Path, required=True)
@@ -139,9 +156,6 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", type=Path, nargs="+")
     compare.add_argument("--output", type=Path, required=True)
     compare.add_argument("--debug", action="store_true")
-
-    doctor = verb("doctor", "what this machine and installation can do", "doctor")
-    doctor.add_argument("--debug", action="store_true")
 
     temporal = verb(
         "temporal", "metrics in sliding windows of a run or its folds, from saved predictions", "temporal"
@@ -162,7 +176,6 @@ def build_parser() -> argparse.ArgumentParser:
     errors.add_argument("run", type=Path, help="run directory, or one with fold_1, fold_2, …")
     errors.add_argument("--output", type=Path, help="default: RUN/errors")
     errors.add_argument("--debug", action="store_true")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

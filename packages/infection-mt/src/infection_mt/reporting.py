@@ -185,7 +185,7 @@ def write_outputs(
         from infection_mt.analysis.run_analysis import analyze_run
 
         analyze_run(run.path, results=results)
-    except Exception:
+    except Exception:  # whatever goes wrong with a picture, hours of training are kept
         logger.exception("the analysis failed; run `infection-mt analyze %s` again", run.path)
     build_report(run, results).write(run.path / "report.html")
 

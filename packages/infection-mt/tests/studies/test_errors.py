@@ -14,6 +14,7 @@ from infection_mt.studies.periods import Periods, period_report, valley_differen
 from infection_mt.studies.result_tables import worst_report
 from infection_mt.studies.run_folders import find_checkpoints, find_folds, load_folds
 from infection_mt.studies.text_tables import text_table
+from medshared.files import write_npz
 
 CASES = [
     (
@@ -220,6 +221,29 @@ def test_folds_of_every_layout(studio, tmp_path):
     assert [f.number for f in find_folds(tmp_path)] == [1, 2, 10]
     with pytest.raises(FileNotFoundError, match="no checkpoints"):
         find_checkpoints(tmp_path)
+
+
+def test_predictions_of_the_second_layout(studio, script, copied, tmp_path):
+    """Files that hold hours since the first frame as time labels get their targets from the run's onset."""
+    run = copied(studio.folds)
+    for fold in ("fold_1", "fold_2"):
+        p = Predictions.load(run / fold)
+        write_npz(
+            run / fold / "test_predictions.npz",
+            cls_probs=np.stack([1 - p.probability, p.probability], axis=1),
+            cls_preds=(p.probability >= 0.5).astype(int),
+            cls_labels=p.label,
+            reg_preds=p.time,
+            reg_labels=p.hours,
+            image_paths=np.array([row["path"] for row in p.metadata]),
+        )
+    found, expected = load_folds(run), load_folds(studio.folds)
+    for number, p in expected.items():
+        np.testing.assert_allclose(found[number].time_target, p.time_target)
+        np.testing.assert_allclose(found[number].time, p.time)
+    command = ["--result-dir", run, "--output-dir", tmp_path / "out"]
+    assert script("analyze_multitask_position_errors.py", *command) == 0
+    assert (tmp_path / "out" / "position_error_summary.csv").exists()
 
 
 def test_text_table():

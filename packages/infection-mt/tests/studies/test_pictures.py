@@ -241,3 +241,28 @@ def test_job_script_runs_in_the_foreground(studio, plate, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "exit code 0" in done.stdout
     assert (tmp_path / "out" / "run2_predictions.json").exists()
+
+
+@pytest.mark.parametrize(("code", "queued"), [(75, True), (138, True), (1, False), (0, False)])
+def test_a_stopped_job_is_queued_again(tmp_path, code, queued):
+    for name, text in (("python", f"exit {code}"), ("scontrol", 'echo "scontrol $*"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHON": "python",
+        "SLURM_JOB_ID": "7",
+    }
+    environment |= {
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_ARRAY_TASK_ID": "1",
+        "FOLDS": "2",
+        "CONFIG": "c",
+        "OUTPUT": "o",
+    }
+    command = ["bash", str(ROOT / "slurm" / "folds_array.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == code
+    assert "--num-folds 2 --fold 1 --output o --resume" in done.stdout
+    assert ("scontrol requeue 7" in done.stdout) == queued

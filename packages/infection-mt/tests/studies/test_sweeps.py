@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from infection_mt.config import Config, FramesConfig
 from infection_mt.data.policy import resolve_policy
+from infection_mt.studies.sweep_files import interval_stats, window_results
 from infection_mt.studies.sweep_training import load_for, on_interval
 from infection_mt.studies.sweep_windows import Interval
 from medshared.checkpoints import load_checkpoint, save_checkpoint
@@ -214,3 +216,39 @@ def test_wrong_files(script, capsys, tmp_path):
     assert "is no sweep" in capsys.readouterr().err
     assert script("load_checkpoint_example.py", "--checkpoint-dir", tmp_path, debug=False) == 1
     assert "holds no sweep checkpoints" in capsys.readouterr().err
+
+
+def reference(name: str) -> Path:
+    given = os.environ.get("MEDPAPERS_REFERENCE_DATA")
+    folder = Path(given) if given else Path(__file__).parents[5] / "shared" / "data"
+    path = folder / "infection-mt" / name
+    if not path.is_file():
+        pytest.skip(f"reference data left out: {path} is absent (set MEDPAPERS_REFERENCE_DATA)")
+    return path
+
+
+def test_published_sweeps(tmp_path, script):
+    """Means and deviations of the published sweeps follow from their folds, and their files are drawn."""
+    sweeps = json.loads(reference("sweeps.json").read_text())
+    for name in ("interval_20251212-145928", "sliding_20251212-145411"):
+        content = sweeps[name]
+        if "stats" in content:
+            lists = [s for modes in content["stats"].values() for s in modes.values()]
+            pairs = [(interval_stats(s["fold_metrics"]), s) for s in lists]
+            found = [(a["mean"], b["mean"], a["std"], b["std"]) for a, b in pairs]
+        else:
+            results = content["results"]
+            again = window_results(
+                content["window_starts"],
+                results["auc"]["window_ends"],
+                {metric: r["fold_metrics"] for metric, r in results.items()},
+            )
+            found = [(again[m]["means"], r["means"], again[m]["stds"], r["stds"]) for m, r in results.items()]
+            assert again["auc"]["window_centers"] == results["auc"]["window_centers"]
+        for mean, expected_mean, std, expected_std in found:
+            np.testing.assert_allclose(mean, expected_mean, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(std, expected_std, rtol=0, atol=1e-6)
+        data = tmp_path / f"{name}_data.json"
+        data.write_text(json.dumps(content))
+        assert script("visualize_sliding_window.py", "--data", data, "--combined-only") == 0
+        assert (tmp_path / f"{name}_combined.png").exists()

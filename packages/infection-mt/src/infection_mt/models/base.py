@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ class Outputs(NamedTuple):
     time: Tensor | None  # [B, 1] hours
 
 
-class ResNetBase(nn.Module):
+class ResNetBase(nn.Module, ABC):
     """A ResNet backbone under the attribute ``backbone``.
 
     Args:
@@ -51,6 +52,6 @@ class ResNetBase(nn.Module):
         """Return ``[B, F]`` features of ``[B, 3, H, W]`` (or ``[B, 1, H, W]`` gray) inputs."""
         return self.backbone(x)
 
+    @abstractmethod
     def outputs(self, x: Tensor, label: Tensor | None = None) -> Outputs:
         """Return the outputs by name, whatever the network."""
-        raise NotImplementedError  # each network below says which outputs it has

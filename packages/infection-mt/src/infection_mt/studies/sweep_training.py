@@ -108,22 +108,9 @@ class IntervalStudy:
         with StopSignal() as stop:
             trainer.fit(stop, _NoSink())
         epoch = trainer.load_best()
-        metrics = score(trainer.predict(split), config, trainer.time_scale)
-        best = run.load_checkpoint("best")
-        schedule = trainer.scheduler.state_dict() if trainer.scheduler is not None else {}
-        state = {
-            "epoch": epoch,
-            "model_state_dict": best["model_state"],
-            "optimizer_state_dict": best["optimizer_state"],
-            **about,
-            "fold": fold,
-            "best_val_score": trainer.progress.best_value,
-            "best_metrics": plain_names(metrics),
-            "config": best["config"],
-            "scheduler_state_dict": {
-                key: v for key, v in schedule.items() if isinstance(v, (int, float, bool, list))
-            },
-        }
+        metrics = plain_names(score(trainer.predict(split), config, trainer.time_scale))
+        found = {"epoch": epoch, **about, "fold": fold, "best_metrics": metrics}
+        state = exported_state(trainer, run.load_checkpoint("best"), found)
         save_checkpoint(target, state)
         self._trained[interval, fold] = target
         for name in ("last", "best"):  # all that they hold is in the exported file
@@ -139,6 +126,27 @@ class IntervalStudy:
             model.to(device), data.tables[split], data.store, config, device=device, batch_size=size
         )
         return plain_names(score(predictions, config, 1.0))
+
+
+def exported_state(trainer: Trainer, best: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sweep's checkpoint holds, under the original's keys.
+
+    Args:
+        trainer: After training.
+        best: Its best checkpoint.
+        found: Epoch, fold, interval and metrics.
+    """
+    schedule = trainer.scheduler.state_dict() if trainer.scheduler is not None else {}
+    return {
+        "model_state_dict": best["model_state"],
+        "optimizer_state_dict": best["optimizer_state"],
+        **found,
+        "best_val_score": trainer.progress.best_value,
+        "config": best["config"],
+        "scheduler_state_dict": {
+            k: v for k, v in schedule.items() if isinstance(v, (int, float, bool, list))
+        },
+    }
 
 
 class _NoSink:
