@@ -1,6 +1,5 @@
 """Prepared stacks on disk: written page by page, with a list of the pages that cannot be used."""
 
-import gc
 import weakref
 from pathlib import Path
 
@@ -58,7 +57,6 @@ def test_one_page_is_held_at_a_time(stacks_with, tmp_path, monkeypatch):
     def counted(*arguments):
         image = real(*arguments)
         made.append(weakref.ref(image))
-        gc.collect()
         most.append(sum(ref() is not None for ref in made))
         return image
 

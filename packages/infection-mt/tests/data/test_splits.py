@@ -163,7 +163,9 @@ def test_groups_of_plates_and_links(make_stacks):
 def test_overlapping_neighbours_follow_the_setting(make_stacks, monkeypatch):
     stacks = make_stacks({("b2", 1): 10, ("c4", 0): 10})
     monkeypatch.setattr(
-        module, "_overlaps", lambda stacks, config: list(zip(stacks[:-1:2], stacks[1::2], strict=True))
+        module,
+        "_overlaps",
+        lambda stacks, config, cache_dir: list(zip(stacks[:-1:2], stacks[1::2], strict=True)),
     )
     split = make_split(stacks, _config(overlap="warn"))
     assert any("overlapping neighbours are divided" in text for text in split.warnings)
