@@ -21,7 +21,8 @@ from infection_mt.data.audit_report import contact_sheet, write_audit_report
 from infection_mt.data.confounding import confounding
 from infection_mt.data.folds import SplitError
 from infection_mt.data.frame_cache import PreparedStack, prepare_each
-from infection_mt.data.overlap import OverlapPair, find_duplicates, find_overlaps
+from infection_mt.data.hash_tools import find_duplicates
+from infection_mt.data.overlap import OverlapPair, find_overlaps
 from infection_mt.data.policy import resolve_policy
 from infection_mt.data.prepare import SPLITS, cache_folder, time_settings
 from infection_mt.data.splits import Split, make_split

@@ -1,8 +1,8 @@
-"""Do two stacks show the same cells? Fourier registration of neighbouring fields, and the original's hash tools.
+"""Do two stacks show the same cells? Fourier registration of neighbouring fields.
 
 Neighbouring fields of a well are often filmed with a small overlap. With one field in training and the other in
-the test set, the same cells are learnt and scored. :func:`find_overlaps` is the test to use; the perceptual hash
-and the strip audit reproduce the original's tools, which miss shifted strips.
+the test set, the same cells are learnt and scored. :func:`find_overlaps` is the test to use; the original's hash
+tools, which miss shifted strips, are in :mod:`infection_mt.data.hash_tools`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,15 @@ from infection_mt.data.pages import PageError, scale_page
 from infection_mt.data.stacks import Stack
 from medshared.files import read_json, write_json
 from medshared.images import StackReader
-from medshared.tables import write_jsonl
 
 logger = logging.getLogger(__name__)
 
-SIDES = ("left", "right", "top", "bottom")
-_OPPOSITE = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
 _NOISE_PIXELS = 1.0  # camera noise differs between the fields and would hide the common cells
 _CELL_PIXELS = 4.0  # wider structures are illumination; without them fewer pixels make a sure match
 _BLOCK_PIXELS = 4  # about one cell: blocks of this side are counted as independent witnesses of a match
 _FORMAT = 1  # of remembered results: raise it when the test changes
 Gray = NDArray[np.float32]
 
-
-# ------------------------------------------------------------------ registration
 
 _Limits = tuple[float, float, float]  # least correlation, z and support of an overlap
 
@@ -166,7 +161,7 @@ def _find_overlaps(
     if file is not None and (remembered := _read_pairs(file, len(stacks))) is not None:
         return remembered
     pairs = []
-    for members in _by_well(stacks).values():
+    for members in by_well(stacks).values():
         fields: dict[int, _Field] = {}
         for i in members if len(members) > 1 else ():
             try:
@@ -215,7 +210,8 @@ def read_frame(stack: Stack, frame: int) -> NDArray[np.uint8]:
         return scale_page(reader.page(min(max(frame, 0), stack.n_frames - 1)))
 
 
-def _by_well(stacks: Sequence[Stack]) -> dict[str, list[int]]:
+def by_well(stacks: Sequence[Stack]) -> dict[str, list[int]]:
+    """Numbers of the stacks of each well, or of each folder where the well is unknown."""
     wells: dict[str, list[int]] = {}
     for i, stack in enumerate(stacks):
         wells.setdefault(stack.group("well") if stack.well else str(stack.path.parent), []).append(i)
@@ -316,116 +312,6 @@ def _texture_area(a: _Field, b: _Field) -> float:
     """Pixels that count as one independent observation: Σ of the product of the two autocorrelations."""
     peaks = float(a.power[0, 0]) * float(b.power[0, 0])
     return max(1.0, float((a.power * b.power).sum()) / max(peaks, 1e-20))
-
-
-# ------------------------------------------------------------------ the original's hash tools
-
-
-def perceptual_hash(image: NDArray[Any]) -> NDArray[np.bool_]:
-    """256 bits of the low frequencies of an image.
-
-    Gray, 64 x 64 bicubic, real part of the two-dimensional FFT (not a DCT, despite the tool's name), lowest
-    16 x 16 block, bit = above the median of the block without its first row and column.
-
-    Args:
-        image: [H, W] or [H, W, 3] uint8.
-    """
-    gray = (
-        Image.fromarray(np.ascontiguousarray(image)).convert("L").resize((64, 64), Image.Resampling.BICUBIC)
-    )
-    block = np.fft.fft2(np.asarray(gray, np.float64)).real[:16, :16]
-    return (block > np.median(block[1:, 1:])).ravel()
-
-
-def hamming(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> int:
-    """Number of different bits."""
-    return int(np.count_nonzero(a != b))
-
-
-def find_duplicates(
-    stacks: Sequence[Stack], *, frame: int = 0, max_distance: int = 6, folder: Path | None = None
-) -> list[tuple[Stack, Stack, int]]:
-    """Stacks whose frame looks like that of an earlier one.
-
-    Args:
-        stacks: In order; the first of similar ones is kept.
-        frame: Page to hash.
-        max_distance: Most different bits of duplicates.
-        folder: Where ``dedup_manifest.jsonl`` (kept) and ``dedup_removed.jsonl`` are written.
-
-    Returns:
-        (removed stack, the kept stack it resembles, distance).
-    """
-    kept: list[tuple[Stack, NDArray[np.bool_]]] = []
-    removed: list[tuple[Stack, Stack, int]] = []
-    for stack in stacks:
-        code = perceptual_hash(read_frame(stack, frame))
-        match = next(((other, d) for other, bits in kept if (d := hamming(code, bits)) <= max_distance), None)
-        if match is None:
-            kept.append((stack, code))
-        else:
-            removed.append((stack, *match))
-    if folder is not None:
-        write_jsonl(folder / "dedup_manifest.jsonl", [_described(stack, frame) for stack, _ in kept])
-        rows = [{**_described(s, frame), "duplicate_of": str(o.path), "hamming": d} for s, o, d in removed]
-        write_jsonl(folder / "dedup_removed.jsonl", rows)
-    return removed
-
-
-@dataclass(frozen=True)
-class StripMatch:
-    """Opposite borders of two fields that look alike."""
-
-    a: str
-    b: str
-    best_hamming: int
-    a_side: str
-    b_side: str
-
-
-def audit_strips(
-    stacks: Sequence[Stack],
-    *,
-    frame: int = 0,
-    strip: int = 64,
-    max_distance: int = 8,
-    file: Path | None = None,
-) -> list[StripMatch]:
-    """Compare hashed border strips of all pairs within a well, as the original's audit does.
-
-    Shifted strips hash differently, so a missing pair proves nothing; :func:`find_overlaps` aligns them.
-
-    Args:
-        stacks: The stacks.
-        frame: Page to compare.
-        strip: Width of the strips in pixels.
-        max_distance: Most different bits.
-        file: JSON lines of the result.
-    """
-    matches = []
-    for members in _by_well(stacks).values():
-        codes = {i: _strip_hashes(read_frame(stacks[i], frame), strip) for i in members if len(members) > 1}
-        for i, j in combinations(codes, 2):
-            distance, a_side, b_side = min((hamming(codes[i][x], codes[j][y]), x, y) for x, y in _OPPOSITE)
-            if distance <= max_distance:
-                matches.append(StripMatch(str(stacks[i].path), str(stacks[j].path), distance, a_side, b_side))
-    if file is not None:
-        write_jsonl(file, [asdict(match) for match in matches])
-    return matches
-
-
-def _strip_hashes(image: NDArray[np.uint8], strip: int) -> dict[str, NDArray[np.bool_]]:
-    parts = (image[:, :strip], image[:, -strip:], image[:strip], image[-strip:])
-    return {side: perceptual_hash(part) for side, part in zip(SIDES, parts, strict=True)}
-
-
-def _described(stack: Stack, frame: int) -> dict[str, Any]:
-    return {
-        "path": str(stack.path),
-        "condition": stack.condition,
-        "position": stack.position,
-        "frame_index": frame,
-    }
 
 
 def _gray(page: NDArray[Any]) -> Gray:
