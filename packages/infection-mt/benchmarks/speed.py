@@ -23,7 +23,7 @@ from PIL import Image
 
 from infection_mt.config import Config
 from infection_mt.data.frames import Augmentation
-from infection_mt.data.loading import iterate_batches, normalise
+from infection_mt.data.loading import iterate_batches
 from infection_mt.data.pages import page_to_image, prepare_image
 from infection_mt.data.prepare import prepare_data
 from infection_mt.losses import multitask_loss
@@ -167,12 +167,8 @@ def bench_epoch(folder: Path, repeats: int) -> None:
         for start in range(0, len(order), 16):
             rows = order[start : start + 16]
             images = np.stack([_plain_frame(table, int(i), rng) for i in rows])
-            x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
-            trainer.step(
-                torch.from_numpy(rows),
-                x.contiguous(memory_format=torch.channels_last),
-                trainer.columns["train"],
-            )
+            x = (torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255 - 0.5) / 0.25
+            trainer.step(torch.from_numpy(rows), x, trainer.columns["train"])
 
     seconds = medians({"plain": plain, "ours": ours}, repeats)
     line("train_epoch_resnet18_812x928_to_64px", frames=len(table), **{f"{k}_s": v for k, v in seconds.items()},
@@ -200,8 +196,7 @@ def bench_step(trainer: Trainer, repeats: int) -> None:
     rows = np.arange(16)
     augmentation = Augmentation(trainer.config.data.transforms)
     draws = augmentation.draw(len(table), seed=0, epoch=1)
-    ready = normalise(trainer.data.store.batch(table, rows), trainer.config.data.transforms)
-    ready = ready.contiguous(memory_format=torch.channels_last)
+    ready = trainer._input(trainer.data.store.batch(table, rows))
     network, optimizer = trainer.network, torch.optim.AdamW(trainer.network.parameters(), lr=1e-4)
     index = torch.from_numpy(rows)
     label, target = columns["label"][index], columns["target"][index]

@@ -229,7 +229,7 @@ class TrainingConfig(Section):
     early_stopping: EarlyStoppingConfig | None = None
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0  # new: 0 = after each epoch only
     deterministic: bool = False  # new: deterministic CUDA algorithms
-    channels_last: bool = True  # new: memory layout of the network
+    channels_last: bool | None = None  # new: memory layout; null = on CUDA, where it is faster
     compile: bool = False  # new: torch.compile
 
 

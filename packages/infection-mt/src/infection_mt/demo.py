@@ -19,7 +19,7 @@ from medshared.files import write_json
 
 logger = logging.getLogger(__name__)
 TASKS = ("multitask", "classification", "regression")
-STACKS_PER_CLASS = 60
+STACKS_PER_CLASS = 56
 
 # Small enough for two CPU cores and good enough to learn the synthetic task (spec 11).
 DEMO_SETTINGS: Mapping[str, Any] = {

@@ -128,7 +128,9 @@ class Trainer:
     def _place(self) -> None:
         """Move the network to its device and build optimiser and schedule."""
         config = self.config
-        if config.training.channels_last:
+        wanted = config.training.channels_last
+        self.channels_last = self.fabric.device.type == "cuda" if wanted is None else wanted
+        if self.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.training.compile:
             self.network.backbone.compile()
@@ -257,7 +259,7 @@ class Trainer:
 
     def _input(self, images: Tensor) -> Tensor:
         x = normalise(images, self.config.data.transforms)
-        return x.contiguous(memory_format=torch.channels_last) if self.config.training.channels_last else x
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def predict(self, name: str) -> evaluation.Predictions:
         """Run the network over a table, in order.
