@@ -7,7 +7,7 @@ from infection_mt.config import Config
 
 DATA = {"manifest": "m.csv"}
 
-# What the original uses when a key is absent (spec 3.1), and the defaults of new keys.
+# What the original uses when a key is absent, and the defaults of new keys.
 DEFAULTS = {
     "experiment_name": "multitask_cell_classification",
     "run_id": None,

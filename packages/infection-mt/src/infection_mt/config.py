@@ -121,7 +121,7 @@ class FramesOverride(Section):
 
 
 class FramesConfig(FramesOverride):
-    """Which pages of a stack become samples, for all splits or for each (spec 4.4)."""
+    """Which pages of a stack become samples, for all splits or for each."""
 
     train: FramesOverride | None = None
     val: FramesOverride | None = None

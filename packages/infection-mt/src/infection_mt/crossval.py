@@ -1,4 +1,4 @@
-"""k-fold cross-validation, seed repeats, and what is said of them together (spec 3.4, 6.6, 8.3, 8.12)."""
+"""k-fold cross-validation, seed repeats, and what is said of them together."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 TASKS = ("multitask", "classification", "regression")
 STACKS_PER_CLASS = 56
 
-# Small enough for two CPU cores and good enough to learn the synthetic task (spec 11).
+# Small enough for two CPU cores and good enough to learn the synthetic task.
 DEMO_SETTINGS: Mapping[str, Any] = {
     "multitask": {"infection_onset_hour": 1.0},
     "data": {

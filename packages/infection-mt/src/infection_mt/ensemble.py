@@ -1,4 +1,4 @@
-"""Average of several models' predictions, with its own evaluation (spec 10.6)."""
+"""Average of several models' predictions, with its own evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM for the class output and for the time output, and the pictures made of it (spec 5.5).
+"""Grad-CAM for the class output and for the time output, and the pictures made of it.
 
 Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017.
 """

@@ -78,7 +78,7 @@ def infected_columns(logits: NDArray[np.float32], config: Config) -> NDArray[np.
 def score(
     predictions: evaluation.Predictions, config: Config, time_scale: float, threshold: float = 0.5
 ) -> dict[str, float]:
-    """Return the metrics of the run's task (spec 6.4 order for the multi-task model).
+    """Return the metrics of the run's task (the original's order for the multi-task model).
 
     Args:
         predictions: Outputs and truth.

@@ -1,4 +1,4 @@
-"""Losses (spec 6.2): pure functions of tensors, and the learned weighting that is offered beside the fixed one."""
+"""Losses: pure functions of tensors, and the learned weighting that is offered beside the fixed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained weights on new stacks: a table of frames, curves of wells, a picture of the plate (spec 7.8).
+"""Trained weights on new stacks: a table of frames, curves of wells, a picture of the plate.
 
 Each stack is one unit of work with one file of its own, written whole or not at all, so that a run that was stopped
 goes on where it was and a bad stack stops nothing.

@@ -1,4 +1,4 @@
-"""Time targets in hours (spec 6.1): one function for every script and both classes."""
+"""Time targets in hours: one function for every script and both classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ResNet feature extractor that all networks of this package share (spec: torchvision ResNet, ``fc`` removed)."""
+"""The ResNet feature extractor that all networks of this package share (torchvision ResNet, ``fc`` removed)."""
 
 from __future__ import annotations
 

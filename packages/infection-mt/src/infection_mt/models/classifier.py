@@ -1,4 +1,4 @@
-"""The single-task classifier (spec 5.4)."""
+"""The single-task classifier."""
 
 from __future__ import annotations
 

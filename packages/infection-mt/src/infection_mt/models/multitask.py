@@ -1,4 +1,4 @@
-"""The multi-task network: one backbone, a classifier and a time regressor (spec 5.2)."""
+"""The multi-task network: one backbone, a classifier and a time regressor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The single-task time regressor (spec 5.3)."""
+"""The single-task time regressor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model families side by side: multi-task, conditioned, class-specific regressors, a classifier (spec 3.7, 8.4, 8.26).
+"""Model families side by side: multi-task, conditioned, class-specific regressors, a classifier.
 
 Models are joined by sample key; pairs of models are compared by whole stacks, corrected by Holm's method.
 """

@@ -1,4 +1,4 @@
-"""``validate_on_run2.py``: an ensemble of folds on a whole plate whose wells have known conditions (spec 7.8)."""
+"""``validate_on_run2.py``: an ensemble of folds on a whole plate whose wells have known conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``train.py``: classification or regression alone, k folds, in the original's layout of folders (spec 3.6)."""
+"""``train.py``: classification or regression alone, k folds, in the original's layout of folders."""
 
 from __future__ import annotations
 
