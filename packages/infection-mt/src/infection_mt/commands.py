@@ -55,7 +55,7 @@ def load_run_config(
     config = load_config(Config, mapping, arguments.overrides, label=str(arguments.config))
     for key, reason in NO_EFFECT.items():
         section, name = key.split(".")
-        if key not in used and name in (mapping.get(section) or {}):
+        if key not in used and (mapping.get(section) or {}).get(name) is not None:
             logger.warning("%s has no effect: %s", key, reason)
     return config
 

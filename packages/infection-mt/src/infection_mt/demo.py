@@ -1,7 +1,7 @@
 """The demonstration: synthetic stacks in the original layout, the multi-task model against its single-task halves.
 
 Also shows what goes wrong when label and well are one: a model trained on a plate whose infected well is lit
-unevenly looks perfect there and fails on a plate where the mock well is.
+unevenly looks perfect there and does worse on a plate where the mock well is.
 """
 
 from __future__ import annotations

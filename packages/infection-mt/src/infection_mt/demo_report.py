@@ -106,7 +106,7 @@ def write_demo_report(
         report.warning(warning)
     report.text(
         "Here the infected well is lit unevenly. On held-out stacks of the same plate the model looks excellent; on a "
-        "plate where the mock well has the ramp it fails. Only a split by well or plate can show this."
+        "plate where the mock well has the ramp it does worse. Only a split by well or plate can show this."
     )
     report.table(
         [
