@@ -68,7 +68,7 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> list[Predictions]:
 
 @pytest.fixture(scope="module")
 def pooled(folds: list[Predictions]) -> Predictions:
-    return errors._concatenate(folds)
+    return errors.pool_folds(folds)
 
 
 def assert_row(found: dict, expected: dict, names: dict[str, str] | None = None, abs_: float = 1e-6) -> None:
@@ -168,7 +168,7 @@ def test_confusion(pooled: Predictions) -> None:
 def test_single_class_runs(kept: int, tmp_path: Path) -> None:
     golden = ANALYSIS[f"regression_only_class{kept}"]
     loaded = [Predictions.load(write_fold(tmp_path / f"fold_{i}", i, kept)) for i in (1, 2, 3)]
-    pooled = errors._concatenate(loaded)
+    pooled = errors.pool_folds(loaded)
     assert not pooled.has_classes
     found = errors.errors_of_classes(pooled)
     name = "Infected" if kept else "Uninfected"
@@ -184,7 +184,7 @@ def test_single_class_runs(kept: int, tmp_path: Path) -> None:
 def test_single_class_runs_cut_to_the_shorter_as_the_original(kept: int, tmp_path: Path) -> None:
     golden = ANALYSIS[f"regression_only_class{kept}"]
     loaded = [Predictions.load(write_fold(tmp_path / f"fold_{i}", i, kept)) for i in (1, 2, 3)]
-    pooled = errors._concatenate(loaded)
+    pooled = errors.pool_folds(loaded)
     rows = [row for fold in (1, 2, 3) for row in metadata(fold)]
     label, hours = [row["label"] for row in rows], [row["hours_since_start"] for row in rows]
     time, target, label, hours = comparison.cut_to_shorter(pooled.time, pooled.time_target, label, hours)
