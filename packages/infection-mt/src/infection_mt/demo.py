@@ -29,7 +29,7 @@ DEMO_SETTINGS: Mapping[str, Any] = {
         "split_seed": 123,
         "batch_size": 32,
         "num_workers": 0,
-        "transforms": {"image_size": 48, "random_flip": True, "random_rotation": False},
+        "transforms": {"image_size": 48, "random_flip": True, "random_rotation": True},
         "frames": {
             "frames_per_hour": 0.25,
             "infected_window_hours": [4, 48],
@@ -38,7 +38,7 @@ DEMO_SETTINGS: Mapping[str, Any] = {
     },
     "model": {"name": "resnet10", "pretrained": False, "hidden_dim": 64, "dropout": 0.1},
     "training": {"epochs": 11, "grad_clip": 1.0},
-    "optimizer": {"lr": 1e-3, "weight_decay": 1e-4},
+    "optimizer": {"lr": 1.5e-3, "weight_decay": 1e-4},
     "scheduler": {"eta_min": 1e-5},
 }
 
