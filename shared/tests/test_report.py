@@ -122,7 +122,7 @@ def test_index_content(tmp_path: Path) -> None:
         "a/report.html"
     ]
     cells = page.text.split()
-    for word in ("0.9100", "0.5000", "3.250", "naive"):
+    for word in ("0.9100", "0.5000", "3.250", "baseline"):
         assert word in cells
     assert "no report was written" in page.text
     assert "under 1 s" in page.text

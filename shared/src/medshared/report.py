@@ -201,7 +201,7 @@ class IndexEntry:
         paper: one line about it.
         report: its report; the link is relative to the index page.
         metrics: results by name.
-        baseline: the same metrics of a naive baseline.
+        baseline: what the metrics are measured against.
         figures: pictures, stored within the page.
         seconds: how long it took.
     """
@@ -257,7 +257,7 @@ def format_duration(seconds: float) -> str:
 def _comparison(entry: IndexEntry) -> dict[str, Any]:
     names = list(dict.fromkeys([*entry.metrics, *entry.baseline]))
     rows = [[name, entry.metrics.get(name), entry.baseline.get(name)] for name in names]
-    headers = ["metric", "result", "naive baseline"]
+    headers = ["metric", "result", "baseline"]
     if not entry.baseline:
         headers, rows = headers[:2], [row[:2] for row in rows]
     return _table(rows, "", headers, len(rows) + 1)
