@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from infection_mt import evaluation
+from infection_mt.analysis.comparison import average_predictions
 from infection_mt.config import Config
 from infection_mt.inference import score, time_scale
-from infection_mt.probabilities import logit_of
 from infection_mt.reporting import assess
 from medshared.files import write_json
 
@@ -27,19 +26,14 @@ def average(predictions: Sequence[evaluation.Predictions]) -> evaluation.Predict
         ValueError: The models were tested on different frames.
     """
     first = predictions[0]
-    rows = []
-    for member in predictions:
-        where = {key: i for i, key in enumerate(member.keys)}
-        missing = [key for key in first.keys if key not in where]
-        if missing or len(member.keys) != len(first.keys):
+    for member in predictions[1:]:
+        missing = set(first.keys) ^ set(member.keys)
+        if missing:
             raise ValueError(
-                f"the models were tested on different frames ({len(missing)} of {len(first.keys)} are missing in one, "
-                f"for example {missing[0] if missing else 'none'}): only models with one test set can be averaged"
+                f"the models were tested on different frames ({len(missing)} are not in both, for example "
+                f"{min(missing)}): only models with one test set can be averaged"
             )
-        rows.append(np.array([where[key] for key in first.keys]))
-    probability = np.mean([p.probability[r] for p, r in zip(predictions, rows, strict=True)], axis=0)
-    time = np.mean([p.time[r] for p, r in zip(predictions, rows, strict=True)], axis=0)
-    return replace(first, probability=probability, logit=logit_of(probability), time=time)
+    return average_predictions(predictions)
 
 
 def spread(predictions: Sequence[evaluation.Predictions]) -> dict[str, np.ndarray]:
