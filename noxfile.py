@@ -30,13 +30,18 @@ MEMBERS = {
 }
 PACKAGES = [name for name in MEMBERS if name != "medshared"]
 # What installing one package alone must not pull in.
-HEAVY = {"infection-mt": ["openslide-python", "nibabel", "stable-baselines3"]}
+HEAVY = {
+    "advmil": ["nibabel", "stable-baselines3", "torch-geometric"],
+    "infection-mt": ["openslide-python", "nibabel", "stable-baselines3"],
+}
 # Import names that differ from the distribution's name.
 MODULES = {
     "pyyaml": "yaml",
     "pillow": "PIL",
     "scikit-learn": "sklearn",
     "lightning-fabric": "lightning_fabric",
+    "opencv-python-headless": "cv2",
+    "openslide-python": "openslide",
 }
 
 
@@ -97,7 +102,7 @@ def lint(session: nox.Session) -> None:
     for folder in MEMBERS.values():
         names = declared(ROOT / folder / "pyproject.toml")
         module_map = ",".join(f"{name}={MODULES.get(name, name.replace('-', '_'))}" for name in names)
-        unused = "|".join(("DEP002=imagecodecs", "tensorboard"))
+        unused = "|".join(("DEP002=imagecodecs", "openslide-bin", "tensorboard"))
         with session.chdir(ROOT / folder):
             session.run(
                 "deptry", "src", "--package-module-name-map", module_map, "--per-rule-ignores", unused
