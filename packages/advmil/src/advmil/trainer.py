@@ -6,24 +6,32 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advmil.config import Config, Handler
 from advmil.early_stopping import EarlyStopping
 from advmil.errors import RunInterruptedError, TrainingError
-from advmil.inference import Centre, assemble, predict_baseline, predict_generator
+from advmil.inference import Centre, assemble, autocast, predict_baseline, predict_generator
 from advmil.models.build import build_baseline, build_discriminator, build_generator
 from advmil.noise import NoiseSource, torch_noise, zero_noise
-from advmil.optimisers import build_optimizer
+from advmil.optimisers import build_optimizer, needs_second_order
 from advmil.predictions import Predictions
 from advmil.run_data import RunData, place
 from advmil.survival_metrics import original_metrics
-from advmil.updates import AdversarialUpdate, BaselineUpdate, UpdateSettings
+from advmil.updates import (
+    AdversarialSettings,
+    AdversarialUpdate,
+    Arithmetic,
+    BaselineSettings,
+    BaselineUpdate,
+    GroupLabels,
+)
 from medshared.checkpoints import load_checkpoint, save_checkpoint
 from medshared.gpu import capture_rng, resolve_precision, restore_rng, seed_everything, select_device
 from medshared.loggers import MetricLogger
@@ -109,10 +117,13 @@ class Trainer:
     def _build(self) -> None:
         """Build networks and optimisers in the original's order, so that a seed gives the same start."""
         c = self.config
-        settings = UpdateSettings.from_config(c, precision=self.precision)
+        arithmetic = Arithmetic(
+            autocast=partial(autocast, self.device, self.precision),
+            second_order=needs_second_order(c.opt_netG if self.handler == "adv" else c.opt_net),
+        )
         self.discriminator = None
         if self.handler == "base":
-            self.network: nn.Module = build_baseline(c).to(self.device)
+            self.network: Any = build_baseline(c).to(self.device)
             self.optimizer = build_optimizer(
                 c.opt_net,
                 self.network,
@@ -121,7 +132,9 @@ class Trainer:
                 momentum=c.opt_momentum,
                 freeze=self._frozen(),
             )
-            self.update: Any = BaselineUpdate(self.network, self.optimizer, settings)
+            self.update: Any = BaselineUpdate(
+                self.network, self.optimizer, BaselineSettings.from_config(c), arithmetic
+            )
             return
         self.network = build_generator(c).to(self.device)
         self.discriminator = build_discriminator(c).to(self.device)
@@ -137,11 +150,21 @@ class Trainer:
             self.discriminator.parameters(), lr=c.opt_netD_lr, betas=(0.9, 0.999)
         )
         self.update = AdversarialUpdate(
-            self.network, self.discriminator, self.optimizer, self.optimizer_d, settings
+            self.network,
+            self.discriminator,
+            self.optimizer,
+            self.optimizer_d,
+            self._adversarial_settings(),
+            arithmetic,
         )
 
+    def _adversarial_settings(self) -> AdversarialSettings:
+        settings = AdversarialSettings.from_config(self.config)
+        # The original trains D even where the generator never asks it.
+        return replace(settings, gan_off_faithful=self.config.faithful)
+
     def _frozen(self) -> tuple[str, ...]:
-        return tuple(self.network.unused) if self.config.freeze_unused else ()  # type: ignore[arg-type]
+        return tuple(self.network.unused) if self.config.freeze_unused else ()
 
     @property
     def noise(self) -> NoiseSource:
@@ -166,34 +189,29 @@ class Trainer:
             )
         return groups
 
-    def _labels(self, patients: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return t [n], e [n] and label visibility [n] on the device."""
+    def _labels(self, patients: Sequence[str]) -> tuple[GroupLabels, list[bool]]:
+        """Return the labels of patients and whether each may be used."""
         rows = self.data.rows(patients)
-        t = torch.from_numpy(self.data.labels.t[rows]).to(self.device)
-        e = torch.from_numpy(self.data.labels.e[rows].astype(np.float32)).to(self.device)
-        visible = torch.tensor([p in self.data.labelled for p in patients], device=self.device)
-        return t, e, visible
+        labels = GroupLabels(self.data.labels.t[rows], self.data.labels.e[rows])
+        return labels, [patient in self.data.labelled for patient in patients]
 
     def train_group(self, patients: Sequence[str]) -> dict[str, float]:
         """Update the networks on one group of bags; return the logged losses."""
         bags = [place(bag, self.device) for bag in self.data.source.stream(patients)]
-        t, e, visible = self._labels(patients)
+        labels, visible = self._labels(patients)
         if self.handler == "base":
-            step = self.update.step(bags, t, e)
-            log = dict(step.log)
+            step = self.update.step(bags, labels)
         else:
-            step = self.update.discriminator_step(bags, t, e, visible, self.noise)
-            log = dict(step.log)
-            for _ in range(self.config.gen_updates):
-                log |= self.update.generator_step(bags, t, e, visible, self.noise)
+            step = self.update.step(bags, labels, visible, self.noise, self.config.gen_updates)
+        log = dict(step.log)
         if not all(math.isfinite(value) for value in log.values()):
             raise TrainingError(
                 f"a loss is not finite in epoch {self.progress.epoch + 1} ({log}); lower the learning rates"
             )
         self.progress.patients += list(patients)
-        self.progress.outputs += step.predictions.float().cpu().reshape(len(patients), -1).tolist()
+        self.progress.outputs += step.predictions.float().reshape(len(patients), -1).tolist()
         if step.fake_scores is not None:
-            self.progress.scores += step.fake_scores.float().cpu().reshape(-1).tolist()
+            self.progress.scores += step.fake_scores.float().tolist()
         for key, value in log.items():
             self.progress.sums[key] = self.progress.sums.get(key, 0.0) + value
             self.progress.counts[key] = self.progress.counts.get(key, 0) + 1
@@ -247,7 +265,7 @@ class Trainer:
             return predict_baseline(self.network, self.data, patients, self.config, **kinds)
         discriminator = self.discriminator if self.config.loss_gan_coef > 0 or self.config.faithful else None
         return predict_generator(
-            self.network,  # type: ignore[arg-type]
+            self.network,
             discriminator,
             self.data,
             patients,
