@@ -42,7 +42,9 @@ def make_bags(mode="patch", dtype=torch.float64):
     return bags
 
 
-def make_update(settings, *, mode="patch", k=1, dtype=torch.float64, arithmetic=None, optimiser="adam", dropout=0.5):
+def make_update(
+    settings, *, mode="patch", k=1, dtype=torch.float64, arithmetic=None, optimiser="adam", dropout=0.5
+):
     torch.manual_seed(0)
     g = Generator(build_backbone(mode, DIMS, dropout), (8, k), dropout=dropout).to(dtype)
     d = Discriminator(16, 8, time_dim=k, time_widths=(4, 8), dropout=0.0).to(dtype)
@@ -58,7 +60,11 @@ def run(update, bags, labels=None, visible=None, steps=2, seed=3):
 
 
 def weights(update):
-    nets = [update.generator, update.discriminator] if isinstance(update, AdversarialUpdate) else [update.network]
+    nets = (
+        [update.generator, update.discriminator]
+        if isinstance(update, AdversarialUpdate)
+        else [update.network]
+    )
     return torch.cat([p.detach().reshape(-1) for net in nets for p in net.parameters()])
 
 
@@ -217,5 +223,3 @@ def test_batched_draws_equal_separate_passes():
     assert together.shape == (1, 5, 2)
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
     assert float(together.std(dim=1).min()) > 0
-
-
