@@ -130,7 +130,7 @@ def _bags(
     data: RunData, patients: Sequence[str], rows: np.ndarray, device: torch.device, change: ChangeBag | None
 ) -> Iterator[tuple[str, int, BagInput]]:
     """Yield patient, row of the labels, and bag on the device; the next bags are read meanwhile."""
-    for patient, row, bag in zip(patients, rows.tolist(), data.source.stream(patients), strict=True):
+    for (patient, bag), row in zip(data.source.iterate(patients), rows.tolist(), strict=True):
         yield patient, row, place(change(patient, bag) if change else bag, device)
 
 

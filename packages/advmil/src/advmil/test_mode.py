@@ -16,7 +16,7 @@ from advmil.models.build import build_discriminator, build_generator
 from advmil.noise import torch_noise
 from advmil.outputs import write_config
 from advmil.run_data import load_run_data
-from advmil.survival_metrics import original_metrics
+from advmil.scoring import original_metrics
 from advmil.trainer import choose_device
 from advmil.training import write_house_files, write_original_files
 from medshared.checkpoints import load_checkpoint

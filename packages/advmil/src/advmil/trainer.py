@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from torch import nn
 
 from advmil.config import Config, Handler
-from advmil.early_stopping import EarlyStopping
+from advmil.data.bags import BagInput
+from advmil.early_stopping import EarlyStopping, plateau_schedule
 from advmil.errors import RunInterruptedError, TrainingError
 from advmil.inference import Centre, assemble, autocast, predict_baseline, predict_generator
 from advmil.models.build import build_baseline, build_discriminator, build_generator
@@ -23,7 +25,7 @@ from advmil.noise import NoiseSource, torch_noise, zero_noise
 from advmil.optimisers import build_optimizer, needs_second_order
 from advmil.predictions import Predictions
 from advmil.run_data import RunData, place
-from advmil.survival_metrics import original_metrics
+from advmil.scoring import MONITORED_LOSS, original_metrics
 from advmil.updates import (
     AdversarialSettings,
     AdversarialUpdate,
@@ -39,8 +41,6 @@ from medshared.runs import RunDirectory, StopSignal
 
 logger = logging.getLogger(__name__)
 
-MONITORED = {"continuous": "loss_recon_org", "discrete": "loss_mle_org", "cox": "loss_ple"}
-
 
 @dataclass
 class Progress:
@@ -49,6 +49,7 @@ class Progress:
     epoch: int = 0  # finished epochs
     group: int = 0  # finished groups of the epoch under way
     best_epoch: int = 0  # 1-based; 0 = none yet
+    stopped: bool = False  # early stopping has ended the run
     patients: list[str] = field(default_factory=list)  # seen in the epoch under way
     outputs: list[list[float]] = field(default_factory=list)  # their predictions
     scores: list[float] = field(default_factory=list)  # the discriminator's view of them
@@ -102,13 +103,11 @@ class Trainer:
         higher = config.monitor_metrics == "ci"
         self.stopping = EarlyStopping(
             warmup=warmup,
-            patience=self.patience or self.epochs,
+            patience=self.patience,
             start_epoch=config.ssl_es_start_epoch if semi else config.es_start_epoch,
             mode="max" if higher else "min",
         )
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, mode="max" if higher else "min", factor=0.5, patience=10
-        )
+        self.scheduler = plateau_schedule(self.optimizer, mode="max" if higher else "min")
         self.orders = data.orders(config.seed)
         self.progress = Progress()
 
@@ -195,9 +194,8 @@ class Trainer:
         labels = GroupLabels(self.data.labels.t[rows], self.data.labels.e[rows])
         return labels, [patient in self.data.labelled for patient in patients]
 
-    def train_group(self, patients: Sequence[str]) -> dict[str, float]:
+    def train_group(self, patients: Sequence[str], bags: Sequence[BagInput]) -> dict[str, float]:
         """Update the networks on one group of bags; return the logged losses."""
-        bags = [place(bag, self.device) for bag in self.data.source.stream(patients)]
         labels, visible = self._labels(patients)
         if self.handler == "base":
             step = self.update.step(bags, labels)
@@ -224,10 +222,12 @@ class Trainer:
             RunInterruptedError: A stop was asked for; the state is saved.
         """
         groups = self.groups(epoch)
-        for number, patients in enumerate(groups):
-            if number < self.progress.group:
-                continue
-            log = self.train_group(patients)
+        left = groups[self.progress.group :]
+        # One stream over the rest of the epoch, so that bags are read ahead across groups.
+        stream = self.data.source.iterate([patient for group in left for patient in group])
+        for number, patients in enumerate(left, start=self.progress.group):
+            bags = [place(bag, self.device) for _, bag in islice(stream, len(patients))]
+            log = self.train_group(patients, bags)
             self.progress.group = number + 1
             sink.log(log, epoch * len(groups) + number)
             if stop.requested:
@@ -290,7 +290,7 @@ class Trainer:
             self.restore()
         elif self.resume:
             logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
-        while self.progress.epoch < self.epochs and not self.stopping.stopped:
+        while self.progress.epoch < self.epochs and not self.progress.stopped:
             epoch = self.progress.epoch
             started = time.perf_counter()
             row: dict[str, Any] = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
@@ -316,8 +316,8 @@ class Trainer:
         if self.config.monitor_metrics == "ci":
             return "c_index"
         if self.config.task == "surv_cox":
-            return MONITORED["cox"]
-        return MONITORED["discrete" if self.config.is_discrete else "continuous"]
+            return MONITORED_LOSS["cox"]
+        return MONITORED_LOSS["discrete" if self.config.is_discrete else "continuous"]
 
     def _select(self, epoch: int, row: Mapping[str, Any]) -> None:
         """Step the schedule and keep the best epoch, where early stopping is on."""
@@ -328,11 +328,13 @@ class Trainer:
             logger.warning("validation %s is undefined in epoch %d", self.monitored, epoch + 1)
             return
         self.scheduler.step(value)
-        if self.stopping.step(epoch, value):
+        decision = self.stopping.update(epoch, value)
+        if decision.save:
             self.progress.best_epoch = epoch + 1
             self.save_original("best")
         elif self.config.es_verbose and epoch >= self.stopping.warmup:
-            logger.info("no improvement for %d of %d epochs", self.stopping.counter, self.stopping.patience)
+            logger.info("no improvement for %d of %s epochs", self.stopping.counter, self.patience)
+        self.progress.stopped = decision.stop
 
     # ------------------------------------------------------------------ state
 

@@ -21,7 +21,7 @@ from advmil.outputs import (
 )
 from advmil.predictions import Predictions
 from advmil.run_data import RunData, load_run_data
-from advmil.survival_metrics import original_metrics
+from advmil.scoring import MONITORED_LOSS, original_metrics
 from advmil.trainer import Trainer
 from medshared.files import write_npz
 from medshared.gpu import derive_seed, peak_memory_bytes
@@ -112,10 +112,7 @@ def _finish(trainer: Trainer, sink: MetricLogger, started: float) -> dict[str, A
         "last_epoch": fixed,
         "seconds": time.perf_counter() - started,
     }
-    from advmil.reporting import write_run_report
-
     run.write_results(results)
-    write_run_report(run.path)
     return results
 
 
@@ -162,9 +159,8 @@ def write_original_files(
         scores: The original's metrics by set.
         config: Says whether predictions are saved.
     """
-    loss = {"continuous": "loss_recon_org", "discrete": "loss_mle_org", "cox": "loss_ple"}
-    kind = next(iter(predictions.values())).kind
-    shown = {set_name: {"cindex": s["c_index"], "loss": s[loss[kind]]} for set_name, s in scores.items()}
+    loss = MONITORED_LOSS[next(iter(predictions.values())).kind]
+    shown = {set_name: {"cindex": s["c_index"], "loss": s[loss]} for set_name, s in scores.items()}
     write_metrics(folder / f"{name}_metrics-best.txt", shown)
     if not config.save_prediction:
         return
