@@ -244,7 +244,9 @@ def _in_tissue(
         offsets = [(half, half)]
     else:
         offsets = [(half + dx, half + dy) for dx in (-around, around) for dy in (-around, around)]
-    hits = np.stack([locate_points(corners + offset, contour.outer) >= 0 for offset in offsets])
+    # All at once: the points share rows, and the contour is looked through only once.
+    points = (np.asarray(offsets)[:, None] + corners).reshape(-1, 2)
+    hits = (locate_points(points, contour.outer) >= 0).reshape(len(offsets), -1)
     kept = np.asarray(hits.all(axis=0) if function == "four_pt_hard" else hits.any(axis=0))
     for hole in contour.holes:
         # Only what is left can still be lost.

@@ -91,13 +91,13 @@ def locate_points(points: npt.ArrayLike, polygon: npt.ArrayLike) -> npt.NDArray[
     crossings = _crossings(start, end, rows)
     flat = _flat_edges(start, end, rows)
 
-    # Events along each row. Sorted by kind at the same place: flat edges begin (0) and the border is crossed (1)
-    # before a point is looked at (2), flat edges end (3) after it.
+    # Events along each row. At the same place they keep this order, because sorting is stable: flat edges begin (0)
+    # and the border is crossed (1) before a point is looked at (2), flat edges end (3) after it.
     row = np.concatenate([flat[0], crossings[0], point_row, flat[0]])
     place = np.concatenate([flat[1], crossings[1], p[:, 0], flat[2]])
     sizes = [len(flat[0]), len(crossings[0]), len(p), len(flat[0])]
     kind = np.repeat(np.arange(4), sizes)
-    order = np.lexsort((kind, place, row))
+    order = np.lexsort((place, row))
     kind, row, place = kind[order], row[order], place[order]
 
     crossed = np.zeros(len(order), np.int64)
