@@ -87,7 +87,7 @@ class Config(BaseModel):
     device: str | None = (
         None  # new: auto, cpu, cuda, cuda:N, mps; null = cuda:cuda_id where present, else auto
     )
-    precision: Literal["auto", "32", "bf16", "fp16"] = "32"  # new: arithmetic of training
+    precision: Literal["auto", "32", "bf16"] = "32"  # new: arithmetic of training
     deterministic: bool = True  # new: cuDNN without its fast but unrepeatable choices, as in the original
     logger: Literal["csv", "tensorboard", "wandb"] = "csv"  # new: the original always needed wandb
     wandb_dir: str | None = None  # folder of the tracker's files

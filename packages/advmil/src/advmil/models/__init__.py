@@ -1,0 +1,1 @@
+"""The networks: four backbones, the generator, the discriminator and the baseline; one network a file."""
