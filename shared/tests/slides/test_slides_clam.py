@@ -69,6 +69,19 @@ def test_golden_attributes(slide) -> None:
     assert patch_footprint(slide, ClamPatching(16, 16, 2)) == (256, 256)
 
 
+@pytest.mark.parametrize(("height", "expected"), [(768, 4), (769, 4), (766, 4), (860, 4), (640, 3)])
+def test_downsample_of_a_level_whose_size_was_rounded(tmp_path: Path, height: int, expected: int) -> None:
+    # Level 1 has 192 rows: 769 / 192 = 4.005, 766 / 192 = 3.990 of a level rounded up, 860 / 192 = 4.48.
+    import tifffile
+
+    path = tmp_path / "a.tiff"
+    with tifffile.TiffWriter(path) as out:
+        out.write(np.zeros((height, 800, 3), np.uint8), tile=(64, 64))
+        out.write(np.zeros((192, 200, 3), np.uint8), tile=(64, 64), subfiletype=1)
+    with open_slide(path) as slide:
+        assert patch_footprint(slide, ClamPatching(10, 10, 1)) == (40, 10 * expected)
+
+
 def test_presets_and_default_level(slide) -> None:
     assert CLAM_PRESETS["default"] == ClamSegmentation(-1, 8, 7, 4, False, 100, 16, 8)
     assert segment(slide, CLAM_PRESETS["bwh_biopsy"]) == golden_contours(slide, "bwh_biopsy")

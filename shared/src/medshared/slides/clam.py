@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ContourFunction = Literal["four_pt", "four_pt_hard", "center", "basic"]
 _LARGEST_LEVEL = 10**8  # pixels of the level that is segmented
+_ROUNDING = 0.01  # share by which the rounding of a level's size may shift its downsample
 _REFERENCE_PX = 512  # areas are given in patches of this edge
 
 
@@ -192,8 +193,14 @@ def _whole_scale(slide: Slide, level: int) -> tuple[int, int]:
         raise SlideError(
             f"{slide.path}: patch_level is {level}, but the slide has levels 0–{len(slide.level_dimensions) - 1}"
         )
-    x, y = level_scale(slide, level)
-    return int(x), int(y)
+    x, y = (_truncated(each) for each in level_scale(slide, level))
+    return x, y
+
+
+def _truncated(downsample: float) -> int:
+    """Return the whole downsample, as CLAM truncates it; but 3.9998, of a level rounded up, is 4 and not 3."""
+    nearest = round(downsample)
+    return nearest if abs(downsample - nearest) < _ROUNDING * nearest else int(downsample)
 
 
 def patch_coordinates(

@@ -28,7 +28,8 @@ class TileGrid:
         scale: pixels of the level for one pixel of a tile; 1 when nothing is rescaled.
         footprint_px: edge of a tile in level-0 pixels.
         stride_px: distance of neighbours in level-0 pixels.
-        aligned: whether borders of tiles and of the file's own tiles coincide, so that nothing is decoded twice.
+        aligned: whether the stride is a multiple or a divisor of the file's own tile, so that tiles do not lie across
+            its borders at ever new places.
     """
 
     coordinates: npt.NDArray[np.int64]

@@ -27,7 +27,7 @@ class Tile(NamedTuple):
     Attributes:
         row: its row in the coordinates.
         location: (x, y) of its top-left corner in level-0 pixels.
-        pixels: uint8 [height, width, 3]; a view that may be read-only.
+        pixels: uint8 [height, width, 3]; a view of a larger read, which may be read-only: copy it to keep or change it.
     """
 
     row: int
