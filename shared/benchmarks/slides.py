@@ -182,10 +182,9 @@ def bench_patching(path: Path, repeats: int) -> None:
 def segment_and_read(path: Path, fast: bool) -> int:
     """Take a slide from its file to all its tissue tiles."""
     with open_slide(path, fast=fast) as slide:
-        if fast:
-            coordinates = patch_coordinates(slide, segment(slide, PARAMETERS), ClamPatching(TILE_PX, TILE_PX))
-            return sum(1 for _ in slide.read_tiles(coordinates, TILE_PX, level=0))
         coordinates = patch_coordinates(slide, segment(slide, PARAMETERS), ClamPatching(TILE_PX, TILE_PX))
+        if fast:
+            return sum(1 for _ in slide.read_tiles(coordinates, TILE_PX, level=0))
     return consume(by_openslide(path, coordinates))
 
 

@@ -192,7 +192,7 @@ def test_what_cannot_be_segmented(slide, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_damaged_part_holds_no_tissue(damaged, aperio: Path) -> None:
-    path = damaged([(0, 0)], "half")
+    path = damaged([(0, 0)], "tail")
     parameters = ClamSegmentation(seg_level=0, a_t=0, a_h=1e9)
     with open_slide(path) as slide, open_slide(aperio) as whole:
         with pytest.raises(TileError):

@@ -269,7 +269,7 @@ def test_processes_and_threads(aperio: Path) -> None:
 # ---- damage
 
 
-@pytest.mark.parametrize("how", ["zeros", "half"])
+@pytest.mark.parametrize("how", ["zeros", "tail"])
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_damaged_tile_is_an_error_and_the_slide_stays_usable(damaged, how: str, fast: bool) -> None:
     path = damaged([(3, 2)], how)
@@ -284,8 +284,12 @@ def test_a_damaged_tile_is_an_error_and_the_slide_stays_usable(damaged, how: str
             assert np.array_equal(fine, by_openslide(path, (256, 128), 0, (64, 64)))
 
 
-def test_damage_found_in_threads_never_leaks_pixels(damaged) -> None:
-    path = damaged([(x, 2) for x in range(0, 16, 2)], "half")
+@pytest.mark.parametrize("how", ["zeros", "tail"])
+def test_damage_found_in_threads_never_leaks_pixels(
+    damaged, how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyramid, "_MAX_DOUBTS", 10**6)
+    path = damaged([(x, 2) for x in range(0, 16, 2)], how)
     places = [(64 * x, 64 * y) for y in range(4) for x in range(16)] * 3
 
     def read(place: tuple[int, int]) -> np.ndarray | None:
@@ -301,11 +305,12 @@ def test_damage_found_in_threads_never_leaks_pixels(damaged) -> None:
         assert (pixels is None) == bad
         if pixels is not None:
             assert np.array_equal(pixels, by_openslide(path, place, 0, (64, 64)))
+    assert not caplog.records  # libvips' own lines about damaged tiles are kept back
 
 
 def test_many_doubtful_windows_end_the_fast_path(damaged, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    path = damaged([(3, 2)], "half")
+    path = damaged([(3, 2)], "tail")
     with open_slide(path) as slide:
         for _ in range(40):
             with pytest.raises(TileError):
@@ -337,12 +342,15 @@ def test_files_that_are_no_slides(tmp_path: Path, aperio: Path) -> None:
 
 
 def test_pixels_beyond_the_end_of_the_file(tmp_path: Path, picture: np.ndarray) -> None:
-    # One page only: its directory lies before the pixels, so OpenSlide opens what is left of the file.
-    path = write_pyramid(tmp_path / "a.tiff", picture, 0.5, "generic", downsamples=(1,))
+    # The full resolution lies last, so OpenSlide opens what is left of the file.
+    path = tmp_path / "a.tiff"
+    with tifffile.TiffWriter(path) as out:
+        out.write(picture[::4, ::4], tile=(64, 64), metadata=None)
+        out.write(picture, tile=(64, 64), metadata=None)
     path.write_bytes(path.read_bytes()[:-9000])
     openslide.OpenSlide(path).close()
     with pytest.raises(
-        SlideError, match=r"a\.tiff: page 0 reaches to byte .* it is cut off \(copy it again\)"
+        SlideError, match=r"a\.tiff: page 1 reaches to byte .* it is cut off \(copy it again\)"
     ):
         open_slide(path)
 

@@ -48,7 +48,7 @@ def test_tiles_equal_single_reads(
 
 
 def test_faults_are_recorded_and_the_rest_is_read(damaged) -> None:
-    path = damaged([(3, 2), (5, 2)], "half")
+    path = damaged([(3, 2), (5, 2)], "tail")
     coordinates = columns(64)
     with open_slide(path) as slide, open_slide(path, fast=False) as plain:
         for each in (slide, plain):

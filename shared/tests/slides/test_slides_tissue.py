@@ -108,7 +108,7 @@ def test_without_spacing(tmp_path: Path) -> None:
 
 
 def test_damaged_part_holds_no_tissue(damaged, aperio: Path) -> None:
-    path = damaged([(3, 2)], "half")
+    path = damaged([(3, 2)], "tail")
     with open_slide(aperio, 4.0) as slide:
         whole = find_tissue(slide)
     with open_slide(path, 4.0) as slide:

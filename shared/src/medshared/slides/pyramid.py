@@ -25,6 +25,16 @@ _MAX_DOUBTS = 32  # windows read again through OpenSlide before the fast path is
 _LARGEST_OFFSET = 1e-6
 
 
+_reading = threading.local()
+
+
+class _Hush(logging.Filter):
+    """Drops what libvips logs about damaged tiles while a thread reads through it: the fault is told by OpenSlide."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(_reading, "active", False)
+
+
 class Page(NamedTuple):
     """Where a level lies in the TIFF file: page number, and sub-directory or -1."""
 
@@ -107,7 +117,11 @@ class FastPath:
         region, generation = self._region(level)
         length = pyvips.ffi.new("size_t *")
         # Not Region.fetch, which empties the message buffer before other threads have looked at it.
-        pointer = pyvips.vips_lib.vips_region_fetch(region.pointer, *corner, *size, length)
+        _reading.active = True
+        try:
+            pointer = pyvips.vips_lib.vips_region_fetch(region.pointer, *corner, *size, length)
+        finally:
+            _reading.active = False
         failed = pointer == pyvips.ffi.NULL
         if not failed:
             pointer = pyvips.ffi.gc(pointer, pyvips.glib_lib.g_free)
@@ -194,6 +208,8 @@ def open_fast_path(
     except (ImportError, OSError) as error:
         logger.info("%s: read through OpenSlide, because pyvips cannot be imported: %s", path, error)
         return None
+    if not any(isinstance(each, _Hush) for each in logging.getLogger("pyvips").filters):
+        logging.getLogger("pyvips").addFilter(_Hush())
     try:
         pages = _find_pages(path, dimensions)
     except pyvips.Error as error:
