@@ -140,3 +140,63 @@ def test_wrong_input_is_named(risk: list, event: list, time: list, message: str)
 def test_a_negative_tolerance_is_refused() -> None:
     with pytest.raises(ValueError, match="tied_tol"):
         s.concordance_index([1.0, 2.0], [1, 0], [1.0, 2.0], tied_tol=-1.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_uno_equals_torchsurv_without_ties(seed: int) -> None:
+    import torch
+    from torchsurv.metrics.cindex import ConcordanceIndex
+    from torchsurv.stats.ipcw import get_ipcw
+
+    rng = np.random.default_rng(seed)
+    event, time = rng.integers(0, 2, 60), rng.permutation(60) + 1.0
+    risk = rng.normal(size=60)
+    weight = get_ipcw(torch.tensor(event == 1), torch.tensor(time)).double()
+    oracle = ConcordanceIndex()(
+        torch.tensor(risk),
+        torch.tensor(event == 1),
+        torch.tensor(time),
+        weight=weight,
+        tmax=torch.tensor(60.0),
+    )
+    assert s.uno_c_index(risk, event, time, event, time) == pytest.approx(float(oracle), abs=1e-5)
+
+
+def test_uno_equals_the_weighted_sum_over_pairs() -> None:
+    risk, event, time = cohort(5, 40)
+    train_event, train_time = cohort(6, 50)[1:]
+    tau = float(train_time.max())
+    above = below = 0.0
+    for i in range(40):
+        if not event[i] or time[i] >= tau:
+            continue
+        g = 1.0  # product over censoring times before t_i; events at a tie have left before the censored
+        for at in np.unique(train_time[train_event == 0]):
+            if at < time[i]:
+                left = (train_time >= at).sum() - ((train_time == at) & (train_event == 1)).sum()
+                g *= 1 - ((train_time == at) & (train_event == 0)).sum() / left
+        for j in range(40):
+            if time[j] > time[i] or (time[j] == time[i] and not event[j]):
+                below += g**-2
+                above += g**-2 * (0.5 if risk[i] == risk[j] else float(risk[i] > risk[j]))
+    assert s.uno_c_index(risk, event, time, train_event, train_time) == pytest.approx(
+        above / below, rel=1e-12
+    )
+
+
+def test_uno_is_undefined_without_events() -> None:
+    with pytest.warns(s.UndefinedMetricWarning, match="Uno"):
+        assert np.isnan(s.uno_c_index([1.0, 2.0], [0, 0], [1.0, 2.0], [1, 0], [1.0, 2.0]))
+    with pytest.raises(ValueError, match="training patients"):
+        s.uno_c_index([1.0, 2.0], [0, 1], [1.0, 2.0], [], [])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matrices_give_the_index_of_a_resample(seed: int) -> None:
+    risk, event, time = cohort(seed, 50)
+    score, comparable = s.concordance_matrices(risk, event, time)
+    drawn = np.random.default_rng(seed).integers(0, 50, 50)
+    m = np.bincount(drawn, minlength=50)
+    assert (m @ score @ m) / (m @ comparable @ m) == pytest.approx(
+        s.concordance_index(risk[drawn], event[drawn], time[drawn]), abs=1e-12
+    )

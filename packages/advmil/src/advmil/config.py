@@ -103,6 +103,9 @@ class Config(BaseModel):
     path_coordx5: str | None = None  # no effect
     path_label: str = ""  # table of slides: pathology_id, patient_id, e, t (days)
     feat_format: Literal["pt", "h5"] = "pt"
+    regions: Literal["consecutive", "coordinates", "plain"] = (
+        "consecutive"  # new: 16 consecutive rows are a region; coordinates, plain: for ordinary patches
+    )
     time_format: TimeFormat = "ratio"  # origin: days; ratio: t / largest t of the table; quantile: bin
     time_bins: Positive = 4  # bins of quantile
     data_split_path: str = ""  # npz of patient ids; {} stands for data_split_seed

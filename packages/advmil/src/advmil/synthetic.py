@@ -187,15 +187,15 @@ def generate_cohort(folder: Path, seed: int, settings: CohortSettings | None = N
     drawn = set(parts["test_patients"][: settings.slide_patients])
     cohort = SyntheticCohort(folder, truth, directions)
     rows, shares, counts = [], [], []
-    for patient in truth.itertuples():
-        slides = [f"{patient.patient_id}-S{k + 1}" for k in range(1 + int(rng.uniform() < 0.3))]
-        plans = [plan_slide(slide, float(patient.z), float(patient.w), rng) for slide in slides]
+    for patient in truth.to_dict("records"):
+        slides = [f"{patient['patient_id']}-S{k + 1}" for k in range(1 + int(rng.uniform() < 0.3))]
+        plans = [plan_slide(slide, float(patient["z"]), float(patient["w"]), rng) for slide in slides]
         for plan in plans:
-            if patient.patient_id in drawn:
+            if patient["patient_id"] in drawn:
                 cohort.to_draw.append(plan)
             else:
                 _write_slide(cohort, plan, draw_features(plan, directions, settings.signal, rng))
-            rows.append((plan.slide, patient.patient_id, int(patient.e), float(patient.t)))
+            rows.append((plan.slide, patient["patient_id"], int(patient["e"]), float(patient["t"])))
         shares.append(float(np.concatenate([plan.tumour for plan in plans]).mean()))
         counts.append(len(plans))
     truth["tumour_fraction"], truth["n_slides"] = shares, counts

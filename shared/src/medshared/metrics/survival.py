@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
+from medshared.metrics.survival_data import (
+    Booleans,
+    Floats,
+    Integers,
+    UndefinedMetricWarning,
+    censoring_curve,
+    survival_labels,
+    warn_undefined,
+)
 
-
-class UndefinedMetricWarning(UserWarning):
-    """A metric has no value on these data and was returned as NaN."""
+__all__ = [
+    "ConcordanceCounts",
+    "UndefinedMetricWarning",
+    "concordance_counts",
+    "concordance_index",
+    "concordance_matrices",
+    "uno_c_index",
+]
 
 
 class ConcordanceCounts(NamedTuple):
@@ -37,42 +47,6 @@ class ConcordanceCounts(NamedTuple):
     def comparable(self) -> int:
         """All comparable pairs."""
         return self.concordant + self.discordant + self.tied_risk
-
-
-def warn_undefined(metric: str, reason: str) -> float:
-    """Warn that a metric is undefined and return NaN."""
-    warnings.warn(
-        f"{metric} is undefined and returned as NaN: {reason}", UndefinedMetricWarning, stacklevel=3
-    )
-    return float("nan")
-
-
-def survival_labels(event: ArrayLike, time: ArrayLike) -> tuple[Booleans, Floats]:
-    """Check events and times and return them as arrays.
-
-    Args:
-        event: 1 where the event was observed, 0 where the patient was censored, shape ``[n]``.
-        time: Time of the event or of censoring, shape ``[n]``, any unit.
-
-    Returns:
-        Events as booleans and times as float64, each of shape ``[n]``.
-
-    Raises:
-        ValueError: Other shapes, an event that is neither 0 nor 1, a time that is no finite number.
-    """
-    given, t = np.asarray(event), np.asarray(time, dtype=np.float64)
-    if given.ndim != 1 or given.shape != t.shape:
-        raise ValueError(
-            f"event and time must have one dimension and equal length, found {given.shape} and {t.shape}"
-        )
-    e = given.astype(np.float64)
-    wrong = np.flatnonzero(~np.isin(e, (0.0, 1.0)))
-    if wrong.size:
-        raise ValueError(f"event must be 0 or 1, found {given[wrong[0]]} at position {wrong[0]}")
-    wrong = np.flatnonzero(~np.isfinite(t))
-    if wrong.size:
-        raise ValueError(f"time must be a finite number, found {t[wrong[0]]} at position {wrong[0]}")
-    return e == 1.0, t
 
 
 def _checked(risk: ArrayLike, event: ArrayLike, time: ArrayLike) -> tuple[Floats, Booleans, Floats]:
@@ -257,3 +231,82 @@ def concordance_index(risk: ArrayLike, event: ArrayLike, time: ArrayLike, tied_t
             "the concordance index", f"no pair is comparable ({int(e.sum())} events, {e.size} patients)"
         )
     return (counts.concordant + 0.5 * counts.tied_risk) / counts.comparable
+
+
+def uno_c_index(
+    risk: ArrayLike,
+    event: ArrayLike,
+    time: ArrayLike,
+    train_event: ArrayLike,
+    train_time: ArrayLike,
+    *,
+    tau: float | None = None,
+    tied_tol: float = 1e-8,
+) -> float:
+    """Uno's concordance index: pairs weighted so that the result does not depend on the censoring.
+
+    ``C = Σ_i w_i (concordant_i + tied_i / 2) / Σ_i w_i comparable_i`` over events i before ``tau``, with
+    ``w_i = 1 / G(t_i-)²`` and G the probability of not being censored, estimated on the training patients
+    (Uno et al. 2011).
+
+    Args:
+        risk: Higher means an earlier event, shape ``[n]``, finite.
+        event: 1 = event observed, 0 = censored, shape ``[n]``.
+        time: Shape ``[n]``, any unit.
+        train_event: Events of the training patients, shape ``[m]``.
+        train_time: Times of the training patients, in the same unit.
+        tau: Only events before this time count; null takes the longest training time, beyond which the
+            censoring is not known.
+        tied_tol: See `concordance_index`.
+
+    Returns:
+        A number in [0, 1]; NaN with an `UndefinedMetricWarning` when no pair is comparable.
+
+    Example:
+        >>> event, time = [1, 1, 0, 0], [1.0, 2.0, 3.0, 4.0]
+        >>> uno_c_index([3.0, 2.0, 2.0, 1.0], event, time, event, time)
+        0.9
+    """
+    r, e, t = _checked(risk, event, time)
+    known_event, known_time = survival_labels(train_event, train_time)
+    if not known_time.size:
+        raise ValueError("the censoring of the training patients is needed, found no patient")
+    limit = float(known_time.max()) if tau is None else tau
+    if e.any():
+        pairs = _event_pairs(r, e, t, tied_tol)
+        g = censoring_curve(known_event, known_time).before(t[pairs.events])
+        weight = np.where((t[pairs.events] < limit) & (g > 0), 1.0 / np.maximum(g, 1e-300) ** 2, 0.0)
+        total = float(np.sum(weight * pairs.comparable))
+        if total > 0:
+            return float(np.sum(weight * (pairs.concordant + 0.5 * pairs.tied_risk)) / total)
+    return warn_undefined("Uno's concordance index", f"no pair is comparable before time {limit:g}")
+
+
+def concordance_matrices(
+    risk: ArrayLike, event: ArrayLike, time: ArrayLike, tied_tol: float = 1e-8
+) -> tuple[Floats, Floats]:
+    """Return all pairs of patients as matrices, for resampling: O(n²) memory.
+
+    With ``m`` the number of times each patient is drawn, the concordance index of the resample is
+    ``(m @ score @ m) / (m @ comparable @ m)``.
+
+    Args:
+        risk: Higher means an earlier event, shape ``[n]``, finite.
+        event: 1 = event observed, 0 = censored, shape ``[n]``.
+        time: Shape ``[n]``.
+        tied_tol: See `concordance_index`.
+
+    Returns:
+        ``score`` (1, 0.5 or 0) and ``comparable`` (1 or 0), float64 ``[n, n]``; row i is the earlier event.
+
+    Example:
+        >>> score, comparable = concordance_matrices([3.0, 2.0, 2.0], [1, 1, 0], [1.0, 2.0, 3.0])
+        >>> float(score.sum() / comparable.sum())
+        0.8333333333333334
+    """
+    r, e, t = _checked(risk, event, time)
+    later = (t[None] > t[:, None]) | ((t[None] == t[:, None]) & ~e[None])
+    comparable = later & e[:, None]
+    difference = r[:, None] - r[None]
+    score = np.where(np.abs(difference) <= tied_tol, 0.5, (difference > 0).astype(np.float64))
+    return score * comparable, comparable.astype(np.float64)

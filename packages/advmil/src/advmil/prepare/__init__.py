@@ -1,0 +1,1 @@
+"""From slides to what the networks read: tissue, patches, features, clusters, graphs."""

@@ -1,0 +1,135 @@
+"""What a run reads: cohort, split, labels and bags, and which patients each epoch trains on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from advmil.config import Config
+from advmil.data.bags import BagInput, BagSource
+from advmil.data.labels import FoldWarning, Labels, fold_warnings, make_labels
+from advmil.data.order import EpochOrder
+from advmil.data.splits import Split, check_split, kfold_patients, read_split, sample_patients
+from advmil.data.tables import Cohort, read_cohort
+
+logger = logging.getLogger(__name__)
+
+RUN_NAMES = {
+    "UD+LD": "semitrain_LD_UD",
+    "LD+UD": "semitrain_LD_UD",
+    "LD": "semitrain_LD",
+    "UD": "semitrain_UD",
+}
+PARTS = {"train": "train", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One fold, ready to be trained on.
+
+    Attributes:
+        cohort: The table.
+        split: The fold.
+        labels: Labels of all patients of the fold.
+        source: Bags of patients.
+        sets: Patients of each set that is reported, by the original's name of the set.
+        labelled: Patients whose labels may be used in training.
+        epochs_of: Training patients of epoch k, by ``k % len(epochs_of)``; one entry unless semi-supervised.
+        name: Prefix of the output files, without the underscore.
+        warnings: Parts whose metrics will be undefined or mean little.
+    """
+
+    cohort: Cohort
+    split: Split
+    labels: Labels
+    source: BagSource
+    sets: dict[str, tuple[str, ...]]
+    labelled: frozenset[str]
+    epochs_of: tuple[tuple[str, ...], ...]
+    name: str
+    warnings: list[FoldWarning] = field(default_factory=list)
+
+    def rows(self, patients: Sequence[str]) -> np.ndarray:
+        """Return the rows of patients in ``labels``."""
+        index = {patient: row for row, patient in enumerate(self.labels.patients)}
+        return np.asarray([index[patient] for patient in patients], dtype=np.int64)
+
+    def orders(self, seed: int) -> list[EpochOrder]:
+        """Return one shuffled order for each entry of ``epochs_of``."""
+        return [EpochOrder(len(patients), seed) for patients in self.epochs_of]
+
+
+def split_path(config: Config) -> Path:
+    """Return the split file: ``{}`` of ``data_split_path`` stands for ``data_split_seed``."""
+    return Path(config.data_split_path.replace("{}", str(config.data_split_seed)))
+
+
+def load_run_data(config: Config) -> RunData:
+    """Read the table and split of a run and lay out its training sets.
+
+    Args:
+        config: Resolved configuration.
+
+    Raises:
+        DataError: Table, split or features cannot be used.
+    """
+    cohort = read_cohort(Path(config.path_label))
+    split = read_split(split_path(config))
+    check_split(split, cohort)
+    # One generator for both draws, in the order of the original: the subset first, then the labelled patients.
+    rng = np.random.RandomState(config.seed)
+    train = split.train
+    if config.train_sampling is not None and not config.test:
+        train = tuple(sample_patients(train, config.train_sampling, rng)[0])
+        logger.info("train_sampling: %d of %d training patients", len(train), len(split.train))
+    everyone = (*split.train, *split.val, *split.test)
+    labels = make_labels(
+        cohort,
+        everyone,
+        config.time_format,
+        bins=config.time_bins,
+        labels_from=config.labels_from or "train",
+        train_patients=train,
+    )
+    source = BagSource(config, cohort)
+    if config.test:
+        chosen = split.parts[config.test_path]
+        sets = {f"exec-{config.test_path}": chosen}
+        return RunData(cohort, split, labels, source, sets, frozenset(train), (train,), "test_mode")
+    others = {PARTS[part]: ids for part, ids in split.parts.items() if part != "train" and ids}
+    warnings = fold_warnings(
+        cohort, {PARTS[part]: ids for part, ids in (split.parts | {"train": train}).items()}
+    )
+    if not config.semi_training:
+        sets = {"train": train, **others}
+        return RunData(cohort, split, labels, source, sets, frozenset(train), (train,), "train", warnings)
+    labelled, unlabelled = (tuple(ids) for ids in sample_patients(train, config.ssl_num_labeled, rng))
+    sets = {"labeled_train": labelled, "unlabeled_train": unlabelled, **others}
+    epochs_of = _semi_supervised_epochs(config, labelled, unlabelled)
+    name = RUN_NAMES[config.semi_training_mode]
+    return RunData(cohort, split, labels, source, sets, frozenset(labelled), epochs_of, name, warnings)
+
+
+def _semi_supervised_epochs(
+    config: Config, labelled: tuple[str, ...], unlabelled: tuple[str, ...]
+) -> tuple[tuple[str, ...], ...]:
+    if config.semi_training_mode == "LD":
+        return (labelled,)
+    if config.semi_training_mode == "UD":
+        return (unlabelled,)
+    folds = kfold_patients(labelled, unlabelled, config.ssl_kfold, config.seed)
+    return tuple(tuple(patients) for patients in folds)
+
+
+def place(bag: BagInput, device: object) -> BagInput:
+    """Move a bag to a device."""
+    extra: Tensor | None = bag.extra
+    return BagInput(
+        bag.x.to(device, non_blocking=True),  # type: ignore[call-overload]
+        None if extra is None else extra.to(device, non_blocking=True),  # type: ignore[call-overload]
+    )

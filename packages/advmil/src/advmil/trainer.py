@@ -1,0 +1,421 @@
+"""The loop: epochs, groups of bags, the best epoch, and a state from which a run goes on exactly where it was."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from advmil.config import Config, Handler
+from advmil.data.bags import BagInput
+from advmil.early_stopping import EarlyStopping, plateau_schedule
+from advmil.errors import RunInterruptedError, TrainingError
+from advmil.inference import Centre, assemble, autocast, predict_baseline, predict_generator
+from advmil.models.build import build_baseline, build_discriminator, build_generator
+from advmil.noise import NoiseSource, torch_noise, zero_noise
+from advmil.optimisers import build_optimizer, needs_second_order
+from advmil.predictions import Predictions
+from advmil.run_data import RunData, place
+from advmil.scoring import MONITORED_LOSS, original_metrics
+from advmil.updates import (
+    AdversarialSettings,
+    AdversarialUpdate,
+    Arithmetic,
+    BaselineSettings,
+    BaselineUpdate,
+    GroupLabels,
+)
+from medshared.checkpoints import load_checkpoint, save_checkpoint
+from medshared.gpu import capture_rng, resolve_precision, restore_rng, seed_everything, select_device
+from medshared.loggers import MetricLogger
+from medshared.runs import RunDirectory, StopSignal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with every ``last.pt``."""
+
+    epoch: int = 0  # finished epochs
+    group: int = 0  # finished groups of the epoch under way
+    best_epoch: int = 0  # 1-based; 0 = none yet
+    stopped: bool = False  # early stopping has ended the run
+    patients: list[str] = field(default_factory=list)  # seen in the epoch under way
+    outputs: list[list[float]] = field(default_factory=list)  # their predictions
+    scores: list[float] = field(default_factory=list)  # the discriminator's view of them
+    sums: dict[str, float] = field(default_factory=dict)  # of the logged losses over groups
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def choose_device(config: Config, asked: str | None) -> torch.device:
+    """Return the device: the flag, else the key ``device``, else ``cuda_id`` where there is such a card."""
+    if asked or config.device:
+        return select_device(asked or config.device or "auto")
+    if config.cuda_id is not None and torch.cuda.is_available():
+        return select_device(f"cuda:{config.cuda_id}")
+    return select_device("auto")
+
+
+class Trainer:
+    """The training loop of one run.
+
+    Args:
+        config: Resolved configuration.
+        handler: ``adv`` or ``base``.
+        data: Bags, labels, sets.
+        run: Run directory that receives checkpoints and metrics.
+        device: Where the networks live; null = the configuration's choice.
+        resume: Continue from ``last.pt`` if there is one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        handler: Handler,
+        data: RunData,
+        run: RunDirectory,
+        *,
+        device: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.config, self.handler, self.data, self.run, self.resume = config, handler, data, run, resume
+        self.device = choose_device(config, device)
+        self.precision = resolve_precision(config.precision, self.device)
+        seed_everything(config.seed, deterministic=config.deterministic)
+        self._build()
+        semi = config.semi_training
+        self.epochs = config.ssl_epochs if semi else config.epochs
+        self.patience = config.ssl_es_patience if semi else config.es_patience
+        if semi:
+            warmup = len(data.epochs_of) if len(data.epochs_of) > 1 else 0
+        else:
+            warmup = config.es_warmup
+        higher = config.monitor_metrics == "ci"
+        self.stopping = EarlyStopping(
+            warmup=warmup,
+            patience=self.patience,
+            start_epoch=config.ssl_es_start_epoch if semi else config.es_start_epoch,
+            mode="max" if higher else "min",
+        )
+        self.scheduler = plateau_schedule(self.optimizer, mode="max" if higher else "min")
+        self.orders = data.orders(config.seed)
+        self.progress = Progress()
+
+    # ------------------------------------------------------------------ set-up
+
+    def _build(self) -> None:
+        """Build networks and optimisers in the original's order, so that a seed gives the same start."""
+        c = self.config
+        arithmetic = Arithmetic(
+            autocast=partial(autocast, self.device, self.precision),
+            second_order=needs_second_order(c.opt_netG if self.handler == "adv" else c.opt_net),
+        )
+        self.discriminator = None
+        if self.handler == "base":
+            self.network: Any = build_baseline(c).to(self.device)
+            self.optimizer = build_optimizer(
+                c.opt_net,
+                self.network,
+                lr=c.opt_net_lr,
+                weight_decay=c.opt_net_weight_decay,
+                momentum=c.opt_momentum,
+                freeze=self._frozen(),
+            )
+            self.update: Any = BaselineUpdate(
+                self.network, self.optimizer, BaselineSettings.from_config(c), arithmetic
+            )
+            return
+        self.network = build_generator(c).to(self.device)
+        self.discriminator = build_discriminator(c).to(self.device)
+        self.optimizer = build_optimizer(
+            c.opt_netG,
+            self.network,
+            lr=c.opt_netG_lr,
+            weight_decay=c.opt_netG_weight_decay,
+            momentum=c.opt_momentum,
+            freeze=self._frozen(),
+        )
+        self.optimizer_d = torch.optim.Adam(
+            self.discriminator.parameters(), lr=c.opt_netD_lr, betas=(0.9, 0.999)
+        )
+        self.update = AdversarialUpdate(
+            self.network,
+            self.discriminator,
+            self.optimizer,
+            self.optimizer_d,
+            self._adversarial_settings(),
+            arithmetic,
+        )
+
+    def _adversarial_settings(self) -> AdversarialSettings:
+        settings = AdversarialSettings.from_config(self.config)
+        # The original trains D even where the generator never asks it.
+        return replace(settings, gan_off_faithful=self.config.faithful)
+
+    def _frozen(self) -> tuple[str, ...]:
+        return tuple(self.network.unused) if self.config.freeze_unused else ()
+
+    @property
+    def noise(self) -> NoiseSource:
+        """The training noise: torch's global CPU stream, as in the original."""
+        return torch_noise(self.config.gen_noi_noise_dist)
+
+    # ------------------------------------------------------------------ one epoch
+
+    def groups(self, epoch: int) -> list[list[str]]:
+        """Return the groups of patients of an epoch (0-based), in order."""
+        which = epoch % len(self.data.epochs_of)
+        patients = self.data.epochs_of[which]
+        order = [patients[i] for i in self.orders[which].epoch(epoch // len(self.data.epochs_of))]
+        size = self.config.bp_every_batch
+        groups = [order[start : start + size] for start in range(0, len(order), size)]
+        if self.config.drop_last_group and len(groups[-1]) < size:
+            groups = groups[:-1]
+        if not groups:
+            raise TrainingError(
+                f"drop_last_group leaves no group: {len(order)} training patients, bp_every_batch {size}; "
+                "lower bp_every_batch or set drop_last_group: False"
+            )
+        return groups
+
+    def _labels(self, patients: Sequence[str]) -> tuple[GroupLabels, list[bool]]:
+        """Return the labels of patients and whether each may be used."""
+        rows = self.data.rows(patients)
+        labels = GroupLabels(self.data.labels.t[rows], self.data.labels.e[rows])
+        return labels, [patient in self.data.labelled for patient in patients]
+
+    def train_group(self, patients: Sequence[str], bags: Sequence[BagInput]) -> dict[str, float]:
+        """Update the networks on one group of bags; return the logged losses."""
+        labels, visible = self._labels(patients)
+        if self.handler == "base":
+            step = self.update.step(bags, labels)
+        else:
+            step = self.update.step(bags, labels, visible, self.noise, self.config.gen_updates)
+        log = dict(step.log)
+        if not all(math.isfinite(value) for value in log.values()):
+            raise TrainingError(
+                f"a loss is not finite in epoch {self.progress.epoch + 1} ({log}); lower the learning rates"
+            )
+        self.progress.patients += list(patients)
+        self.progress.outputs += step.predictions.float().reshape(len(patients), -1).tolist()
+        if step.fake_scores is not None:
+            self.progress.scores += step.fake_scores.float().tolist()
+        for key, value in log.items():
+            self.progress.sums[key] = self.progress.sums.get(key, 0.0) + value
+            self.progress.counts[key] = self.progress.counts.get(key, 0) + 1
+        return log
+
+    def train_epoch(self, epoch: int, stop: StopSignal, sink: MetricLogger) -> dict[str, float]:
+        """Train one epoch (0-based), after the groups that ``progress`` says are done; return its metrics.
+
+        Raises:
+            RunInterruptedError: A stop was asked for; the state is saved.
+        """
+        groups = self.groups(epoch)
+        left = groups[self.progress.group :]
+        # One stream over the rest of the epoch, so that bags are read ahead across groups.
+        stream = self.data.source.iterate([patient for group in left for patient in group])
+        for number, patients in enumerate(left, start=self.progress.group):
+            bags = [place(bag, self.device) for _, bag in islice(stream, len(patients))]
+            log = self.train_group(patients, bags)
+            self.progress.group = number + 1
+            sink.log(log, epoch * len(groups) + number)
+            if stop.requested:
+                self.save_last()
+                raise RunInterruptedError(
+                    f"stopped by {stop.name} in epoch {epoch + 1} after {number + 1} groups; --resume continues"
+                )
+        p = self.progress
+        seen = self._training_predictions()
+        means = {key: p.sums[key] / p.counts[key] for key in p.sums}
+        p.group, p.patients, p.outputs, p.scores, p.sums, p.counts = 0, [], [], [], {}, {}
+        return means | {f"train/{key}": value for key, value in original_metrics(seen, self.config).items()}
+
+    def _training_predictions(self) -> Predictions:
+        """Return the predictions that the groups of the epoch were updated on."""
+        p = self.progress
+        scores = np.asarray(p.scores, dtype=np.float32) if p.scores else None
+        outputs = np.asarray(p.outputs, dtype=np.float32)
+        return assemble(
+            self.config, self.data.labels, p.patients, self.data.rows(p.patients), outputs, None, scores
+        )
+
+    # ------------------------------------------------------------------ evaluation
+
+    def predict(
+        self,
+        patients: Sequence[str],
+        samples: int = 1,
+        noise: NoiseSource | None = None,
+        centre: Centre = "median",
+    ) -> Predictions:
+        """Predict patients with the present weights; noise from the training stream unless a source is given."""
+        kinds: dict[str, Any] = {"device": self.device, "precision": self.precision}
+        if self.handler == "base":
+            return predict_baseline(self.network, self.data, patients, self.config, **kinds)
+        discriminator = self.discriminator if self.config.loss_gan_coef > 0 or self.config.faithful else None
+        return predict_generator(
+            self.network,
+            discriminator,
+            self.data,
+            patients,
+            self.config,
+            samples=samples,
+            noise=noise or self.noise,
+            centre=centre,
+            **kinds,
+        )
+
+    def validate(self, name: str) -> dict[str, float]:
+        """Score a set after an epoch, with the noise that ``val_noise`` asks for."""
+        samples = self.config.val_noise_samples if self.config.val_noise == "mean" else 1
+        source = zero_noise if self.config.val_noise == "zero" else None
+        return original_metrics(self.predict(self.data.sets[name], samples, source, "mean"), self.config)
+
+    # ------------------------------------------------------------------ the run
+
+    def fit(self, stop: StopSignal, sink: MetricLogger) -> None:
+        """Train until the last epoch or early stopping, keeping ``last`` and ``best``."""
+        if self.resume and self.run.has_checkpoint("last"):
+            self.restore()
+        elif self.resume:
+            logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
+        while self.progress.epoch < self.epochs and not self.progress.stopped:
+            epoch = self.progress.epoch
+            started = time.perf_counter()
+            row: dict[str, Any] = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+            row |= self.train_epoch(epoch, stop, sink)
+            for name in ("validation", *(("test",) if self.config.eval_test_each_epoch else ())):
+                if name in self.data.sets:
+                    row |= {f"{name}/{key}": value for key, value in self.validate(name).items()}
+            self._select(epoch, row)
+            self.progress.epoch = epoch + 1
+            self.run.log_metrics(row)
+            self.save_last()
+            sink.log(row | {"seconds": time.perf_counter() - started}, epoch + 1)
+            self._announce(row)
+        self.save_original("last")
+
+    def _announce(self, row: Mapping[str, Any]) -> None:
+        shown = [f"{key} {row[key]:.4f}" for key in row if key.endswith((self.monitored, "/c_index"))]
+        logger.info("epoch %d/%d: %s", row["epoch"], self.epochs, ", ".join(shown))
+
+    @property
+    def monitored(self) -> str:
+        """Name of the monitored metric of the validation set."""
+        if self.config.monitor_metrics == "ci":
+            return "c_index"
+        if self.config.task == "surv_cox":
+            return MONITORED_LOSS["cox"]
+        return MONITORED_LOSS["discrete" if self.config.is_discrete else "continuous"]
+
+    def _select(self, epoch: int, row: Mapping[str, Any]) -> None:
+        """Step the schedule and keep the best epoch, where early stopping is on."""
+        value = row.get(f"validation/{self.monitored}", math.nan)
+        if not self.patience or "validation" not in self.data.sets:
+            return
+        if math.isnan(value):
+            logger.warning("validation %s is undefined in epoch %d", self.monitored, epoch + 1)
+            return
+        self.scheduler.step(value)
+        decision = self.stopping.update(epoch, value)
+        if decision.save:
+            self.progress.best_epoch = epoch + 1
+            self.save_original("best")
+        elif self.config.es_verbose and epoch >= self.stopping.warmup:
+            logger.info("no improvement for %d of %s epochs", self.stopping.counter, self.patience)
+        self.progress.stopped = decision.stop
+
+    # ------------------------------------------------------------------ state
+
+    def _networks(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer]]:
+        """Return networks and optimisers by the original's file names."""
+        if self.discriminator is None:
+            return {"model": (self.network, self.optimizer)}
+        return {
+            "modelG": (self.network, self.optimizer),
+            "modelD": (self.discriminator, self.optimizer_d),
+        }
+
+    def save_original(self, which: str) -> None:
+        """Write ``<prefix>_model{,G,D}-<which>.pth`` as the original does."""
+        for name, (network, optimizer) in self._networks().items():
+            epoch = self.progress.best_epoch if which == "best" else self.progress.epoch
+            state = {"epoch": epoch, "model": network.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(self.run.path / f"{self.data.name}_{name}-{which}.pth", state)
+
+    def load_original(self, which: str) -> int:
+        """Load the weights of ``best`` or ``last`` and return their epoch; ``last`` where there is no best."""
+        if which == "best" and not self.progress.best_epoch:
+            if self.patience:
+                logger.warning("no epoch after the warm-up was chosen: the last epoch's weights are used")
+            which = "last"
+        epoch = 0
+        for name, (network, _) in self._networks().items():
+            state = load_checkpoint(self.run.path / f"{self.data.name}_{name}-{which}.pth")
+            network.load_state_dict(state["model"])
+            epoch = int(state["epoch"])
+        return epoch
+
+    def save_last(self) -> None:
+        """Save all that a continued run needs."""
+        networks = {
+            name: {"model": network.state_dict(), "optimizer": optimizer.state_dict()}
+            for name, (network, optimizer) in self._networks().items()
+        }
+        self.run.save_checkpoint(
+            "last",
+            {
+                "config": self.config.model_dump(),
+                "networks": networks,
+                "scheduler": self.scheduler.state_dict(),
+                "stopping": self.stopping.state_dict(),
+                "progress": asdict(self.progress),
+                "rng": capture_rng(),
+                "metrics_rows": len(self.run.metrics_rows),
+            },
+        )
+
+    def restore(self) -> None:
+        """Continue from ``last.pt``: afterwards every number is what the uninterrupted run would have had."""
+        state = self.run.load_checkpoint("last")
+        self._check_same_run(state["config"])
+        for name, (network, optimizer) in self._networks().items():
+            network.load_state_dict(state["networks"][name]["model"])
+            optimizer.load_state_dict(state["networks"][name]["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.progress = Progress(**state["progress"])
+        self.run.truncate_metrics(int(state["metrics_rows"]))
+        restore_rng(state["rng"])
+        logger.info("resumed after epoch %d, group %d", self.progress.epoch, self.progress.group)
+
+    def _check_same_run(self, saved: Mapping[str, Any]) -> None:
+        """Refuse to continue a run under settings that would change its course."""
+        free = {
+            "save_path",
+            "device",
+            "cuda_id",
+            "logger",
+            "wandb_dir",
+            "wandb_prj",
+            "num_workers",
+            "cache_features_gb",
+        }
+        now = self.config.model_dump()
+        changed = sorted(key for key in now if key not in free and saved.get(key) != now[key])
+        if changed:
+            raise TrainingError(
+                f"{self.run.path}: cannot resume, {', '.join(changed)} differ from the saved run; start a new run, "
+                "or resume with the run's own config.yaml"
+            )
