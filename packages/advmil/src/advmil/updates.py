@@ -182,7 +182,8 @@ class AdversarialUpdate:
         parts: list[Tensor] = []
         for i, bag in enumerate(bags):
             x, extra = input_of(bag, self._like)
-            predictions.append(self._predict(i, bag, x, extra, noise))
+            keep = i < self.settings.reuse_first_layer * len(bags)  # the first ones are also freed first
+            predictions.append(self._predict(i, bag, x, extra, noise, keep))
             if not self.adversarial:
                 continue
             fake_score, real_score = self._pair_scores(x, predictions[i], group, i, real[i])
@@ -212,14 +213,13 @@ class AdversarialUpdate:
 
     @torch.no_grad()
     def _predict(
-        self, i: int, bag: Bag, x: Tensor, extra: Tensor | None, noise: NoiseSource | None
+        self, i: int, bag: Bag, x: Tensor, extra: Tensor | None, noise: NoiseSource | None, keep: bool
     ) -> Tensor:
         with self.arithmetic.forward():
             backbone = self.generator.backbone
             patches = backbone.first_layer(x)
             embedding = backbone.encode(patches, extra)
-            share = self.settings.reuse_first_layer
-            if int((i + 1) * share) > int(i * share):
+            if keep:
                 self._first_layers.keep(i, bag.x, patches)
             return full_precision(self.generator.head(embedding, noise))
 

@@ -10,7 +10,7 @@ from advmil.config import Config
 from advmil.models.build import build_backbone, build_discriminator, build_generator
 from advmil.models.discriminator import Discriminator
 from advmil.models.generator import Generator
-from advmil.models.layers import GAPool, GatedAttention, RegionEmbedding, gated, position_code
+from advmil.models.layers import GAPool, GatedAttention, RegionEmbedding, dropout, gated, position_code
 from advmil.models.patchgcn import PatchGCN
 from advmil.models.survival_net import SurvivalNet
 from advmil.noise import FixedNoise
@@ -153,6 +153,22 @@ def test_one_mask_for_both_gates_keeps_mean_and_variance():
     torch.testing.assert_close(one.mean(0), whole[0], rtol=0.03, atol=1e-3)
     torch.testing.assert_close(one.std(0), two.std(0), rtol=0.03, atol=1e-3)
     assert (one != 0).float().mean().item() == pytest.approx(0.75**2, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.6])
+def test_dropout_keeps_the_share_and_the_mean(rate):
+    torch.manual_seed(0)
+    x = torch.full((300, 301), 2.0, requires_grad=True)
+    out = dropout(x, rate, True)
+    kept = out != 0
+    assert kept.float().mean().item() == pytest.approx(1 - rate, abs=0.01)
+    torch.testing.assert_close(out[kept], torch.full_like(out[kept], 2 / (1 - rate)))
+    out.sum().backward()
+    torch.testing.assert_close(x.grad, out.detach() / 2)
+    # No pattern from the bytes of one draw: columns are independent of their neighbours.
+    near = (kept[:, 1:] & kept[:, :-1]).float().mean().item()
+    assert near == pytest.approx((1 - rate) ** 2, abs=0.01)
+    assert dropout(x, rate, False) is x
 
 
 def test_position_code_equals_the_original(golden_npz):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advmil.models.backbone import Backbone
-from advmil.models.layers import GatedAttention, attention_pool, patch_linear
+from advmil.models.layers import Dropout, GatedAttention, attention_pool, patch_linear
 
 
 class ABMIL(Backbone):
@@ -27,10 +27,10 @@ class ABMIL(Backbone):
         self.attention_net = nn.Sequential(
             nn.Linear(in_dim, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             GatedAttention(hidden, hidden, dropout),
         )
-        self.rho = nn.Sequential(nn.Linear(hidden, out_dim), nn.ReLU(), nn.Dropout(dropout))
+        self.rho = nn.Sequential(nn.Linear(hidden, out_dim), nn.ReLU(), Dropout(dropout))
 
     def first_layer(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """Map every patch: ``[1, N, c] -> [1, N, h]``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advmil.models.backbone import Backbone
-from advmil.models.layers import GatedAttention, attention_pool, patch_linear
+from advmil.models.layers import Dropout, GatedAttention, attention_pool, patch_linear
 
 CLUSTERS = 8
 
@@ -37,7 +37,7 @@ class DeepAttnMISL(Backbone):
         self.attention_net = nn.Sequential(
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             GatedAttention(hidden, hidden, dropout),
         )
 

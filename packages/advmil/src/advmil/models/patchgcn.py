@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advmil.models.backbone import Backbone
-from advmil.models.layers import GatedAttention, attention_pool, patch_linear
+from advmil.models.layers import Dropout, GatedAttention, attention_pool, patch_linear
 
 MESSAGE_EPS = 1e-7
 
@@ -63,7 +63,7 @@ class _GraphLayer(nn.Module):
         super().__init__()
         self.conv = GENConv(width)
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = Dropout(0.1)
 
     def residual(self, x: Tensor, edges: Tensor) -> Tensor:
         return self.dropout(x + self.norm(self.conv(x, edges)).relu())
@@ -85,10 +85,10 @@ class PatchGCN(Backbone):
     def __init__(self, dims: tuple[int, ...], dropout: float = 0.25, n_layers: int = 1) -> None:
         super().__init__()
         in_dim, hidden, out_dim = dims
-        self.fc = nn.Sequential(nn.Linear(in_dim, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.fc = nn.Sequential(nn.Linear(in_dim, hidden), nn.ReLU(), Dropout(dropout))
         self.layers = nn.ModuleList([_GraphLayer(hidden) for _ in range(n_layers)])
         self.path_phi = nn.Sequential(
-            nn.Linear(hidden * (1 + n_layers), out_dim), nn.ReLU(), nn.Dropout(dropout)
+            nn.Linear(hidden * (1 + n_layers), out_dim), nn.ReLU(), Dropout(dropout)
         )
         self.path_attention_head = GatedAttention(out_dim, out_dim, dropout)
 
