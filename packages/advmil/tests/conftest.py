@@ -65,3 +65,67 @@ def fill_golden_weights() -> Callable[[nn.Module, int], nn.Module]:
         return module
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tmp_path_factory: pytest.TempPathFactory):
+    """Thirty patients with features of width 16, clusters and graphs, two folds."""
+    from advmil.prepare.clusters import write_clusters
+    from advmil.prepare.graphs import write_graph
+    from advmil.synthetic import CohortSettings, generate_cohort
+
+    folder = tmp_path_factory.mktemp("cohort")
+    cohort = generate_cohort(folder, 3, CohortSettings(n_patients=30, width=16, n_folds=2))
+    for slide in sorted(cohort.features.glob("*.pt")):
+        write_graph(
+            slide, cohort.coordinates / "patches" / f"{slide.stem}.h5", folder / "graph" / f"{slide.stem}.pt"
+        )
+    for patient in cohort.truth["patient_id"]:
+        files = sorted(cohort.features.glob(f"{patient}-S*.pt"))
+        write_clusters(files, folder / "cluster" / f"{patient}.npy", restarts=1)
+    return cohort
+
+
+@pytest.fixture
+def tiny_settings(tiny_cohort) -> Callable[..., dict[str, Any]]:
+    """Return configuration keys that train on the tiny cohort in about a second."""
+
+    def settings(**changes: Any) -> dict[str, Any]:
+        base = tiny_cohort.config() | {
+            "bcb_dims": "16-8-8",
+            "gen_dims": "8-1",
+            "pdh_dims": "8-1",
+            "disc_netx_out_dim": 4,
+            "disc_nety_hid_dims": "3-4",
+            "bp_every_batch": 4,
+            "epochs": 4,
+            "es_warmup": 1,
+            "times_test_sample": 5,
+            "device": "cpu",
+        }
+        return base | changes
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a finished AdvMIL run (abmil) on the tiny cohort."""
+    from advmil.config import Config
+    from advmil.training import train_run
+
+    folder = tmp_path_factory.mktemp("runs") / "abmil"
+    keys = tiny_cohort.config() | {
+        "bcb_mode": "abmil",
+        "bcb_dims": "16-8-8",
+        "gen_dims": "8-1",
+        "disc_netx_out_dim": 4,
+        "disc_nety_hid_dims": "3-4",
+        "bp_every_batch": 4,
+        "epochs": 3,
+        "es_warmup": 1,
+        "times_test_sample": 10,
+        "device": "cpu",
+    }
+    train_run(Config.model_validate(keys), "adv", folder)
+    return folder

@@ -75,14 +75,15 @@ def test_bag_by_bag_equals_the_whole_group_with_dropout(mode, rank_coef):
     bags = make_bags(mode)
     results = {}
     for name, changed in {
-        "group": {"memory": "group", "reuse_first_layer": False},
-        "bag": {"memory": "bag", "reuse_first_layer": False},
-        "reused": {"memory": "bag"},
+        "group": {"memory": "group", "reuse_first_layer": 0.0},
+        "bag": {"memory": "bag", "reuse_first_layer": 0.0},
+        "reused": {"memory": "bag", "reuse_first_layer": 1.0},
+        "partly": {"memory": "bag", "reuse_first_layer": 0.5},
     }.items():
         update = make_update(replace(settings, **changed), mode=mode)
         steps = run(update, bags)
         results[name] = weights(update), [step.log for step in steps]
-    for name in ("bag", "reused"):
+    for name in ("bag", "reused", "partly"):
         torch.testing.assert_close(results[name][0], results["group"][0], rtol=0, atol=1e-10)
         for ours, theirs in zip(results[name][1], results["group"][1], strict=True):
             assert ours == pytest.approx(theirs, abs=1e-10)
@@ -197,7 +198,7 @@ def test_second_order_gradients_reach_the_optimiser():
 
 
 def test_changed_weights_are_not_answered_from_memory():
-    update = make_update(AdversarialSettings())
+    update = make_update(AdversarialSettings(reuse_first_layer=1.0))
     bags = make_bags()
     update.discriminator_step(bags, GroupLabels(T, E))
     with torch.no_grad():

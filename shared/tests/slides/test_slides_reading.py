@@ -336,6 +336,36 @@ def test_files_that_are_no_slides(tmp_path: Path, aperio: Path) -> None:
             open_slide(path)
 
 
+def test_pixels_beyond_the_end_of_the_file(tmp_path: Path, picture: np.ndarray) -> None:
+    # One page only: its directory lies before the pixels, so OpenSlide opens what is left of the file.
+    path = write_pyramid(tmp_path / "a.tiff", picture, 0.5, "generic", downsamples=(1,))
+    path.write_bytes(path.read_bytes()[:-9000])
+    openslide.OpenSlide(path).close()
+    with pytest.raises(
+        SlideError, match=r"a\.tiff: page 0 reaches to byte .* it is cut off \(copy it again\)"
+    ):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_tiles_that_were_never_scanned_are_background(tmp_path: Path, aperio: Path, fast: bool) -> None:
+    path = tmp_path / "sparse.svs"
+    path.write_bytes(aperio.read_bytes())
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for name in ("TileByteCounts", "TileOffsets"):
+            tag = file.pages[0].tags[name]
+            values = list(tag.value)
+            values[2 * 16 + 3] = 0
+            tag.overwrite(values)
+    with open_slide(path, fast=fast) as slide:
+        assert (slide.read_level((192, 128), 0, 64) == 255).all()
+        around = slide.read_level((128, 64), 0, 192)
+        assert np.array_equal(around, by_openslide(path, (128, 64), 0, (192, 192)))
+        assert not (around[:64] == 255).all()
+        tiles = list(slide.read_tiles([(x, 128) for x in range(0, 1024, 64)], 64, level=0, max_fault_share=0))
+        assert len(tiles) == 16
+
+
 def test_bad_requests(aperio: Path) -> None:
     with open_slide(aperio) as slide:
         with pytest.raises(ValueError, match="level 3 was asked for, but the slide has levels 0–2"):

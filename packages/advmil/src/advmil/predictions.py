@@ -149,6 +149,11 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     ):
         raise ValueError("the sets were predicted in different units or by models of different kinds")
 
+    if any((part.edges is None) != (first.edges is None) for part in parts) or (
+        first.edges is not None and any(not np.array_equal(part.edges, first.edges) for part in parts)
+    ):
+        raise ValueError("the sets have different time bins (labels_from: train sets them in each fold)")
+
     def joined(name: str) -> Any:
         values = [getattr(part, name) for part in parts]
         return None if any(value is None for value in values) else np.concatenate(values)

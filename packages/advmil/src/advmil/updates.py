@@ -56,7 +56,9 @@ class AdversarialSettings:
     rank_weight: bool = False
     memory: Memory = "bag"
     freeze_unused: bool = True  # no penalty on parameters that reach no output
-    reuse_first_layer: bool = True  # keep G's first layer from the step of D, N x h numbers a bag
+    reuse_first_layer: float = (
+        0.75  # share of bags whose first layer of G is kept from D's step, N x h numbers
+    )
     # The original's defects; only the first can be asked for in a configuration, the others are for comparison.
     bce_faithful: bool = False  # the mis-parenthesised loss of D
     gan_off_faithful: bool = False  # train D at gan_coef 0 too, and log the penalty within the time loss
@@ -216,7 +218,8 @@ class AdversarialUpdate:
             backbone = self.generator.backbone
             patches = backbone.first_layer(x)
             embedding = backbone.encode(patches, extra)
-            if self.settings.reuse_first_layer:
+            share = self.settings.reuse_first_layer
+            if int((i + 1) * share) > int(i * share):
                 self._first_layers.keep(i, bag.x, patches)
             return full_precision(self.generator.head(embedding, noise))
 

@@ -10,7 +10,7 @@ from advmil.config import Config
 from advmil.models.build import build_backbone, build_discriminator, build_generator
 from advmil.models.discriminator import Discriminator
 from advmil.models.generator import Generator
-from advmil.models.layers import GAPool, GatedAttention, RegionEmbedding, position_code
+from advmil.models.layers import GAPool, GatedAttention, RegionEmbedding, gated, position_code
 from advmil.models.patchgcn import PatchGCN
 from advmil.models.survival_net import SurvivalNet
 from advmil.noise import FixedNoise
@@ -139,6 +139,20 @@ def test_layer_equals_the_original(name, golden_npz, golden_json, fill_golden_we
     fill_golden_weights(layer, 11).double().eval()
     out = layer(torch.from_numpy(arrays["x"]).double())
     np.testing.assert_allclose(out.detach().numpy(), arrays[name], atol=1e-10)
+
+
+def test_one_mask_for_both_gates_keeps_mean_and_variance():
+    torch.manual_seed(0)
+    layer = GatedAttention(4, 3, dropout=0.25).train()
+    x = torch.randn(1, 4).expand(40_000, 4)
+    with torch.no_grad():
+        one = gated(x, layer.attention_a, layer.attention_b)
+        two = layer.attention_a(x) * layer.attention_b(x)
+        layer.eval()
+        whole = gated(x[:1], layer.attention_a, layer.attention_b)
+    torch.testing.assert_close(one.mean(0), whole[0], rtol=0.03, atol=1e-3)
+    torch.testing.assert_close(one.std(0), two.std(0), rtol=0.03, atol=1e-3)
+    assert (one != 0).float().mean().item() == pytest.approx(0.75**2, abs=0.01)
 
 
 def test_position_code_equals_the_original(golden_npz):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from medshared.slides.reading import LevelChoice, Slide
 
 _RUN_PX = 2**21  # pixels of the level read in one go: eight tiles of 512 px, 32 of 256 px
+_CHUNK_PX = 2**24  # pixels of the level that one thread works on at a time: 256 tiles of 256 px, 48 MiB
+_LEAST_CHUNK = 16  # tiles
 
 
 class Tile(NamedTuple):
@@ -25,7 +27,7 @@ class Tile(NamedTuple):
     Attributes:
         row: its row in the coordinates.
         location: (x, y) of its top-left corner in level-0 pixels.
-        pixels: uint8 [height, width, 3]; a view that may be read-only.
+        pixels: uint8 [height, width, 3]; a view of a larger read, which may be read-only: copy it to keep or change it.
     """
 
     row: int
@@ -124,12 +126,13 @@ def _stream(
     from medshared.slides.reading import scaled_size
 
     source = scaled_size((size_px, size_px), choice.scale)[0]
-    runs = _find_runs(points, source, choice.downsample)
+    # Neighbouring columns (or rows) in one chunk share the file's own tiles, which are decoded once for all of them.
+    length = min(max(1, _CHUNK_PX // source**2), max(_LEAST_CHUNK, -(-len(points) // (2 * threads))))
 
-    def read(run: _Run) -> list[Tile | TileError]:
-        return _read_run(slide, points, run, size_px, source, choice)
+    def read(first: int) -> list[Tile | TileError]:
+        return _read_chunk(slide, points, first, min(first + length, len(points)), size_px, source, choice)
 
-    for results in _in_order(runs, read, threads):
+    for results in _in_order(range(0, len(points), length), read, threads):
         for result in results:
             if isinstance(result, TileError):
                 faults.add(result.location, result.reason)
@@ -139,23 +142,45 @@ def _stream(
 
 
 def _in_order(
-    runs: list[_Run], read: Callable[[_Run], list[Tile | TileError]], threads: int
+    chunks: range, read: Callable[[int], list[Tile | TileError]], threads: int
 ) -> Iterator[list[Tile | TileError]]:
-    """Read runs ahead in threads, a few at a time, and yield them in order."""
-    if threads == 1:
-        yield from map(read, runs)
+    """Read chunks ahead in threads, a few at a time, and yield them in order."""
+    if threads == 1 or len(chunks) < 2:
+        yield from map(read, chunks)
         return
     pool = ThreadPoolExecutor(threads, thread_name_prefix="slide")
     waiting: deque[Future[list[Tile | TileError]]] = deque()
     try:
-        for run in runs:
-            waiting.append(pool.submit(read, run))
-            if len(waiting) > 2 * threads:
+        for chunk in chunks:
+            waiting.append(pool.submit(read, chunk))
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_chunk(
+    slide: Slide,
+    points: npt.NDArray[np.int64],
+    first: int,
+    stop: int,
+    size_px: int,
+    source: int,
+    choice: LevelChoice,
+) -> list[Tile | TileError]:
+    """Read tiles first … stop - 1 row by row, and return them in the order of the coordinates."""
+    import numpy as np
+
+    order = first + np.lexsort((points[first:stop, 0], points[first:stop, 1]))
+    results: dict[int, Tile | TileError] = {}
+    for run in _find_runs(points[order], source, choice.downsample):
+        rows = order[run.first : run.stop].tolist()
+        results.update(
+            zip(rows, _read_run(slide, points, rows, run.axis, size_px, source, choice), strict=True)
+        )
+    return [results[row] for row in range(first, stop)]
 
 
 def _find_runs(points: npt.NDArray[np.int64], source: int, downsample: float) -> list[_Run]:
@@ -199,29 +224,35 @@ def _find_runs(points: npt.NDArray[np.int64], source: int, downsample: float) ->
 
 
 def _read_run(
-    slide: Slide, points: npt.NDArray[np.int64], run: _Run, size_px: int, source: int, choice: LevelChoice
+    slide: Slide,
+    points: npt.NDArray[np.int64],
+    rows: list[int],
+    axis: int,
+    size_px: int,
+    source: int,
+    choice: LevelChoice,
 ) -> list[Tile | TileError]:
     """Read a run in one go; if anything is wrong with it, tile by tile."""
     from medshared.slides.reading import rescale
 
-    places: list[tuple[int, int]] = [(int(x), int(y)) for x, y in points[run.first : run.stop]]
+    places: list[tuple[int, int]] = [(int(x), int(y)) for x, y in points[rows]]
     if len(places) > 1 and choice.level in slide.fast_levels:
-        offsets = [round((place[run.axis] - places[0][run.axis]) / choice.downsample) for place in places]
+        offsets = [round((place[axis] - places[0][axis]) / choice.downsample) for place in places]
         size = [source, source]
-        size[run.axis] += offsets[-1]
+        size[axis] += offsets[-1]
         strip = slide.read_fast(places[0], choice.level, (size[0], size[1]))
         if strip is not None:
-            parts = [strip[:, o : o + source] if run.axis == 0 else strip[o : o + source] for o in offsets]
+            parts = [strip[:, o : o + source] if axis == 0 else strip[o : o + source] for o in offsets]
             return [
-                Tile(run.first + i, place, rescale(part, (size_px, size_px)))
-                for i, (place, part) in enumerate(zip(places, parts, strict=True))
+                Tile(row, place, rescale(part, (size_px, size_px)))
+                for row, place, part in zip(rows, places, parts, strict=True)
             ]
     results: list[Tile | TileError] = []
-    for i, place in enumerate(places):
+    for row, place in zip(rows, places, strict=True):
         try:
             pixels = slide.read_level(place, choice.level, source)
         except TileError as error:
             results.append(error)
         else:
-            results.append(Tile(run.first + i, place, rescale(pixels, (size_px, size_px))))
+            results.append(Tile(row, place, rescale(pixels, (size_px, size_px))))
     return results

@@ -89,26 +89,23 @@ def write_pyramid(
         big = width * height * 3 > _LARGEST_CLASSIC
         with tifffile.TiffWriter(_Positioned(handle), bigtiff=big) as out:  # pyright: ignore[reportArgumentType]
             for level, factor in enumerate(downsamples):
-                level_width, level_height = width // factor, height // factor
                 following = None
                 if level + 1 < len(downsamples):
+                    spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
                     following = _Reduction(
-                        level_width,
-                        level_height,
-                        downsamples[level + 1] // factor,
-                        spools.enter_context(tempfile.TemporaryFile(dir=path.parent)),
+                        width // factor, height // factor, downsamples[level + 1] // factor, spool
                     )
+                tags = _description(
+                    flavour, spacing_um, factor, (width, height), quality, magnification, tile_px
+                )
                 out.write(
-                    _tiles(rows, level_width, level_height, tile_px, following),
-                    shape=(level_height, level_width, 3),
+                    _tiles(rows, width // factor, height // factor, tile_px, following),
+                    shape=(height // factor, width // factor, 3),
                     subfiletype=0 if level == 0 or flavour == "aperio" else 1,
-                    **_description(
-                        flavour, spacing_um, factor, (width, height), quality, magnification, tile_px
-                    ),
+                    **tags,
                     **shared,
                 )
-                if following is not None:
-                    rows = following.rows
+                rows = following.rows if following is not None else rows
     return path
 
 

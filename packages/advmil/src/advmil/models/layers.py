@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -49,6 +49,24 @@ def patch_linear(x: Tensor, weight: Tensor, bias: Tensor | None, known: Tensor |
     return _ReusedLinear.apply(x, matrix, bias, [known])  # pyright: ignore[reportReturnType]
 
 
+def gated(x: Tensor, tanh_branch: nn.Sequential, sigmoid_branch: nn.Sequential) -> Tensor:
+    """Return ``drop(tanh(x W1 + b1)) * drop(sigmoid(x W2 + b2))``.
+
+    A product of two independent masks that keep with probability q is one mask that keeps with q^2: it is drawn once.
+
+    Args:
+        x: ``[..., d]``.
+        tanh_branch: Linear, Tanh, Dropout.
+        sigmoid_branch: Linear, Sigmoid, Dropout.
+
+    Returns:
+        ``[..., h]``.
+    """
+    first, second = cast(nn.Dropout, tanh_branch[2]), cast(nn.Dropout, sigmoid_branch[2])
+    gate = tanh_branch[:2](x) * sigmoid_branch[:2](x)
+    return F.dropout(gate, 1 - (1 - first.p) * (1 - second.p), first.training)
+
+
 class GAPool(nn.Module):
     """Gated attention pooling, ``[B, N, d] -> [B, d]``.
 
@@ -69,7 +87,7 @@ class GAPool(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """Return the attention weights ``[B, N, 1]``; they sum to one over N."""
-        return torch.softmax(self.fc2(self.fc1(x) * self.score(x)), dim=1)
+        return torch.softmax(self.fc2(gated(x, self.fc1, self.score)), dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool instances ``[B, N, d]`` into ``[B, d]``."""
@@ -93,7 +111,7 @@ class GatedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Score instances ``[..., L]`` as ``[..., 1]``."""
-        return self.attention_c(self.attention_a(x) * self.attention_b(x))
+        return self.attention_c(gated(x, self.attention_a, self.attention_b))
 
 
 def attention_pool(scores: Tensor, x: Tensor) -> Tensor:
