@@ -252,3 +252,21 @@ def test_a_slide_without_patches_gets_no_file(tmp_path: Path) -> None:
     with pytest.raises(BagError, match="no patch to write"):
         write_coordinates(tmp_path / "s.h5", np.zeros((0, 2), int), CLAM)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_mapped_features_are_those_of_the_file_and_do_not_change_it(tmp_path: Path, half: bool) -> None:
+    path, pt_path = write_clam_bag(tmp_path, "s", FEATURES, XY, half=half)
+    mapped = read_features(path, memory_map=True)
+    assert np.array_equal(mapped, read_features(path))
+    mapped[0] = 7
+    assert np.array_equal(read_features(path), read_features(pt_path, memory_map=True))
+    # A file that is replaced meanwhile leaves what was mapped as it was.
+    write_clam_bag(tmp_path, "s", FEATURES + 1, XY, half=half)
+    assert np.array_equal(mapped[1:], FEATURES[1:].astype(mapped.dtype))
+
+
+def test_files_in_chunks_are_read_where_mapping_was_asked_for(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.create_dataset("features", data=FEATURES, chunks=(1, 4), maxshape=(None, 4))
+    assert np.array_equal(read_features(tmp_path / "s.h5", memory_map=True), FEATURES)

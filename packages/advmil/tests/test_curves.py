@@ -92,3 +92,11 @@ def test_quantiles_of_a_curve_have_that_curve(kind: Kind) -> None:
 def test_a_log_risk_alone_has_no_curve() -> None:
     assert predicted_survival(predictions("cox"), [1.0]) is None
     assert predicted_samples(predictions("cox")) is None
+
+
+def test_extreme_risks_keep_probabilities() -> None:
+    found = breslow_survival(
+        [0.0, -2000.0, 1.0], [1, 1, 1], [1.0, 3.0, 2.0], [3000.0, -3000.0], [0.5, 1.0, 9.0]
+    )
+    assert ((found >= 0) & (found <= 1)).all()
+    assert found[:, 0].tolist() == [1.0, 1.0]

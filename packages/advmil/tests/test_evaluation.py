@@ -90,6 +90,14 @@ def test_estimates_equal_the_metrics_one_by_one() -> None:
     assert (found.patients, found.events) == (90, int(e.sum()))
 
 
+def test_events_beyond_the_training_patients_do_not_count_for_uno() -> None:
+    given = model(3)
+    short = TRAIN[1] < np.quantile(given.days, 0.6)
+    train = (TRAIN[0][short], TRAIN[1][short])
+    found = evaluate_predictions(given, *train, n_resamples=0).metrics["uno_c_index"].estimate
+    assert found == pytest.approx(uno_c_index(given.risk, given.e, given.days, *train), rel=1e-9)
+
+
 def test_a_resample_has_the_metrics_of_its_patients() -> None:
     given = model(3)
     parts = set_up(given, Training.of(*TRAIN), None, 0.9, 50).parts

@@ -163,13 +163,16 @@ def describe_bag(path: Path | str) -> BagInfo:
         return BagInfo(path, *_shape(path, key, file[key].shape), _attributes(file, key))
 
 
-def read_bag(path: Path | str, *, check_finite: bool = True) -> PatchBag:
+def read_bag(path: Path | str, *, check_finite: bool = True, memory_map: bool = False) -> PatchBag:
     """Read the features, places and attributes of the patches of one slide; the file is opened once.
 
     Args:
         path: ``.h5`` of CLAM, TRIDENT or STAMP, or a ``.pt`` tensor ``[n, d]`` (or a dictionary of the tensors
             ``features`` and, optionally, ``coords``).
         check_finite: Look for NaN and infinite features.
+        memory_map: Map contiguous features of an h5 file instead of copying them: they come from disk when they
+            are used, changes stay in memory, and the file must not be shortened meanwhile (replacing it is
+            fine, as all writers here do). Other files are read as usual.
 
     Returns:
         The bag, rows in the order of the file.
@@ -179,7 +182,7 @@ def read_bag(path: Path | str, *, check_finite: bool = True) -> PatchBag:
             differ, or pickled objects in place of tensors.
     """
     path = Path(path)
-    bag = _read_h5(path) if path.suffix in (".h5", ".hdf5") else _read_pt(path)
+    bag = _read_h5(path, memory_map) if path.suffix in (".h5", ".hdf5") else _read_pt(path)
     # A finite sum has finite terms; looking at it first saves an array of flags.
     if check_finite and not np.isfinite(bag.features.sum(dtype=np.float32)):
         bad = np.flatnonzero(~np.isfinite(bag.features).all(axis=1))
@@ -191,13 +194,23 @@ def read_bag(path: Path | str, *, check_finite: bool = True) -> PatchBag:
     return bag
 
 
-def _read_h5(path: Path) -> PatchBag:
+def _features(path: Path, file: Any, key: str, memory_map: bool) -> np.ndarray:
+    """Copy the features into memory, or map them where they lie in one piece."""
+    data = file[key]
+    offset = data.id.get_offset() if memory_map and file.userblock_size == 0 else None
+    if offset is None or data.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
+        return data[()]
+    # mode "c": writing to the array changes this process's copy only.
+    return np.memmap(path, data.dtype, "c", offset, data.shape).view(np.ndarray)
+
+
+def _read_h5(path: Path, memory_map: bool = False) -> PatchBag:
     with _open_h5(path) as file:
         key = _feature_key(file, path)
         n, width = _shape(path, key, file[key].shape)
         attributes = _attributes(file, key)
         try:
-            features = file[key][()].reshape(n, width)
+            features = _features(path, file, key, memory_map).reshape(n, width)
             coords = file["coords"][()] if "coords" in file else None
         except OSError as error:
             raise BagError(f"{path}: cut off or damaged within the data ({error})") from error
@@ -237,9 +250,9 @@ def _read_pt(path: Path) -> PatchBag:
     return PatchBag(content.reshape(n, width).numpy(), pixels, None, BagAttributes("clam"), path)
 
 
-def read_features(path: Path | str, *, check_finite: bool = True) -> Features:
+def read_features(path: Path | str, *, check_finite: bool = True, memory_map: bool = False) -> Features:
     """Read the features of one slide, ``[n, d]``; see `read_bag`."""
-    return read_bag(path, check_finite=check_finite).features
+    return read_bag(path, check_finite=check_finite, memory_map=memory_map).features
 
 
 def read_coordinates(path: Path | str) -> Coordinates:

@@ -157,3 +157,27 @@ def test_log_rank_of_two_groups_equals_its_formula(seed: int) -> None:
 def test_wrong_curves_are_refused(survival: np.ndarray, grid: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         c.brier_score(survival, [1, 0], [1.0, 2.0], grid, [1, 0], [1.0, 2.0])
+
+
+def test_brier_with_ties_equals_its_formula() -> None:
+    rng = np.random.default_rng(8)
+    event, time = rng.integers(0, 2, 40), rng.integers(1, 12, 40).astype(float)
+    train_event, train_time = rng.integers(0, 2, 60), rng.integers(1, 14, 60).astype(float)
+
+    def uncensored(at: float, inclusive: bool) -> float:
+        g = 1.0
+        for when in np.unique(train_time[train_event == 0]):
+            if when < at or (inclusive and when == at):
+                left = (train_time >= when).sum() - ((train_time == when) & (train_event == 1)).sum()
+                g *= 1 - ((train_time == when) & (train_event == 0)).sum() / left
+        return g
+
+    survival = curves(8, 40, np.array([5.0]))
+    expected = 0.0
+    for s, e, t in zip(survival[:, 0], event, time, strict=True):
+        if t <= 5 and e:
+            expected += s**2 / uncensored(t, inclusive=False)
+        elif t > 5:
+            expected += (1 - s) ** 2 / uncensored(5.0, inclusive=True)
+    found = c.brier_score(survival, event, time, [5.0], train_event, train_time)
+    assert found == pytest.approx([expected / 40], rel=1e-12)

@@ -45,10 +45,11 @@ def breslow_survival(
     deaths = np.bincount(inverse, weights=e, minlength=distinct.size)
     risks = np.bincount(inverse, weights=np.exp(theta - shift), minlength=distinct.size)
     at_risk = risks[::-1].cumsum()[::-1]
-    hazard = np.concatenate([[0.0], np.cumsum(deaths / at_risk)])
+    hazard = np.concatenate([[0.0], np.cumsum(deaths / np.maximum(at_risk, np.finfo(float).tiny))])
     cumulative = hazard[np.searchsorted(distinct, np.asarray(grid, dtype=np.float64), side="right")]
-    relative = np.exp(np.asarray(log_risk, dtype=np.float64) - shift)
-    return np.exp(-cumulative * relative[:, None])
+    relative = np.exp(np.minimum(np.asarray(log_risk, dtype=np.float64) - shift, 700.0))
+    with np.errstate(over="ignore"):  # an infinite hazard is a survival of 0
+        return np.exp(-cumulative * relative[:, None])
 
 
 def predicted_survival(
