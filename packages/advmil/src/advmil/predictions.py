@@ -149,9 +149,8 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     ):
         raise ValueError("the sets were predicted in different units or by models of different kinds")
 
-    if any((part.edges is None) != (first.edges is None) for part in parts) or (
-        first.edges is not None and any(not np.array_equal(part.edges, first.edges) for part in parts)
-    ):
+    edges = {None if part.edges is None else tuple(part.edges.tolist()) for part in parts}
+    if len(edges) > 1:
         raise ValueError("the sets have different time bins (labels_from: train sets them in each fold)")
 
     def joined(name: str) -> Any:

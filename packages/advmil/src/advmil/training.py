@@ -20,6 +20,7 @@ from advmil.outputs import (
     write_risk_predictions,
 )
 from advmil.predictions import Predictions
+from advmil.reporting import write_run_report
 from advmil.run_data import RunData, load_run_data
 from advmil.scoring import MONITORED_LOSS, original_metrics
 from advmil.trainer import Trainer
@@ -41,6 +42,7 @@ def train_run(
     resume: bool = False,
     data: RunData | None = None,
     command: Sequence[str] | None = None,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Train one run into ``folder`` and return what its ``results.json`` holds.
 
@@ -52,6 +54,7 @@ def train_run(
         resume: Continue a stopped run.
         data: Prepared data, when the caller has it.
         command: The command line, for the record.
+        report: Draw pictures and write ``report.html``.
 
     Raises:
         RunInterruptedError: A signal stopped the run; it can be resumed.
@@ -78,9 +81,12 @@ def train_run(
         try:
             trainer = Trainer(config, handler, data, run, device=device, resume=resume)
             trainer.fit(stop, sink)
-            return _finish(trainer, sink, started)
+            results = _finish(trainer, sink, started)
         finally:
             sink.close()
+        if report:
+            write_run_report(run.path)
+        return results
 
 
 def _finish(trainer: Trainer, sink: MetricLogger, started: float) -> dict[str, Any]:

@@ -1,0 +1,263 @@
+"""The demonstration: a cohort with known truth, from raw slides to survival curves, and what AdvMIL adds to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from advmil.config import Config, Handler
+from advmil.config_rules import with_task_format
+from advmil.errors import DataError
+from advmil.synthetic import CohortSettings, SyntheticCohort, generate_cohort
+from medshared.configuration import load_config
+from medshared.files import write_json
+
+logger = logging.getLogger(__name__)
+
+SLIDE_PATIENTS = 4
+BACKBONE = "patch"
+EPOCHS = 30
+
+
+@dataclass(frozen=True)
+class DemoParts:
+    """Run directories of the demonstration and the cohorts that they were trained on.
+
+    Attributes:
+        cohort: The main cohort.
+        bimodal: The variant whose times are multiplied by 1 or 0.4 at random; null for a real table.
+        runs: Name → run directory: ``advmil``, ``base``, ``permuted``, and ``bimodal_advmil``, ``bimodal_base``,
+            ``bimodal_cox``.
+        slides: Slide files that were taken through the preparation.
+        plans: Number of slides planned.
+    """
+
+    cohort: SyntheticCohort
+    bimodal: SyntheticCohort | None
+    runs: dict[str, Path]
+    slides: list[Path]
+
+
+def with_demo_data(mapping: Mapping[str, Any], handler: Handler, folder: Path) -> dict[str, Any]:
+    """Make a synthetic cohort below a folder and point a configuration at it, at demo size.
+
+    Args:
+        mapping: A configuration's keys; those of the data and of the sizes are replaced.
+        handler: ``adv`` or ``base``.
+        folder: The output directory; the cohort goes to ``<folder>-data``.
+    """
+    home = folder.with_name(f"{folder.name}-data")
+    backbone = mapping.get("bcb_mode", "patch")
+    n_folds = len(mapping["data_split_seed"]) if isinstance(mapping.get("data_split_seed"), list) else 1
+    cohort = generate_cohort(home, 0, CohortSettings(n_patients=80, n_folds=max(n_folds, 5)))
+    if backbone in ("graph", "cluster"):
+        make_graphs_and_clusters(cohort, backbone)
+    keys = {key: value for key, value in mapping.items() if key != "path_coordx5"} | cohort.config()
+    keys["epochs"] = keys["ssl_epochs"] = 8
+    bins = int(keys.get("time_bins") or 4)
+    task = keys.get("task") or ("cont_gansurv" if handler == "adv" else "surv_reg")
+    keys["task"] = task
+    if task == "disc_gansurv":
+        keys |= {"gen_dims": f"32-{bins}", "disc_nety_in_dim": bins}
+    if task == "surv_nll":
+        keys["pdh_dims"] = f"32-{bins}"
+    keys.setdefault("save_path", str(folder))
+    return keys
+
+
+def make_graphs_and_clusters(cohort: SyntheticCohort, backbone: str) -> None:
+    """Make what the graph or cluster backbone reads, from the cohort's features."""
+    from advmil.data.tables import read_cohort
+    from advmil.prepare.clusters import write_clusters
+    from advmil.prepare.graphs import write_graph
+
+    table = read_cohort(cohort.table)
+    for patient in table.patients.values():
+        files = [cohort.features / f"{slide}.pt" for slide in patient.slides]
+        if backbone == "cluster":
+            write_clusters(files, cohort.folder / "cluster" / f"{patient.id}.npy", restarts=1)
+            continue
+        for slide, file in zip(patient.slides, files, strict=True):
+            coordinates = cohort.coordinates / "patches" / f"{slide}.h5"
+            write_graph(file, coordinates, cohort.folder / "graph" / f"{slide}.pt")
+
+
+def run_demo(
+    output: Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    table: Path | None = None,
+    splits: str | None = None,
+    fold: int = 0,
+) -> dict[str, Any]:
+    """Run the demonstration and write ``results.json``, ``report.html`` and ``figures/``.
+
+    Args:
+        output: Folder, whose earlier demonstration is replaced.
+        seed: Of cohort, slides and training.
+        device: Where the networks run.
+        table: A real table of slides, which gets synthetic bags, instead of a synthetic cohort.
+        splits: Its split files, ``{}`` for the fold.
+        fold: Fold of ``splits``.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        DataError: ``table`` without ``splits`` or the other way round, or files that cannot be used.
+    """
+    from advmil.demo_report import collect_results, write_demo_report
+
+    if (table is None) != (splits is None):
+        raise DataError("--table and --splits belong together: give both, or neither for a synthetic cohort")
+    started = time.perf_counter()
+    _clear(output)
+    if table is not None and splits is not None:
+        parts = _real_table_parts(output, table, splits, fold, seed, device)
+    else:
+        parts = _synthetic_parts(output, seed, device)
+    content, pictures = collect_results(parts, output)
+    content["seed"] = seed
+    content["seconds"] = time.perf_counter() - started
+    write_demo_report(output, content, pictures)
+    write_json(output / "results.json", content)
+    logger.info(
+        "C-index %.4f in %.0f s; %s",
+        content["metrics"]["c_index"],
+        content["seconds"],
+        output / "report.html",
+    )
+    return content
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier demonstration left; any other folder is refused."""
+    if output.exists() and any(output.iterdir()):
+        if not (output / "demo").is_dir():
+            raise DataError(f"{output}: not empty and not an earlier demonstration; choose another --output")
+        shutil.rmtree(output)
+    (output / "demo").mkdir(parents=True, exist_ok=True)
+
+
+def _train(
+    cohort: SyntheticCohort, handler: Handler, folder: Path, device: str, seed: int, **changes: Any
+) -> Path:
+    from advmil.training import train_run
+
+    keys = cohort.config() | {"bcb_mode": BACKBONE, "epochs": EPOCHS, "seed": seed} | changes
+    config = with_task_format(load_config(Config, keys, label="demonstration"), handler)
+    logger.info("training %s", folder.name)
+    train_run(config, handler, folder, device=device, report=False)
+    return folder
+
+
+def _synthetic_parts(output: Path, seed: int, device: str) -> DemoParts:
+    home = output / "demo"
+    cohort = generate_cohort(home / "cohort", seed, CohortSettings(slide_patients=SLIDE_PATIENTS))
+    slides = _prepare_slides(cohort, home, seed, device)
+    runs = {
+        "advmil": _train(cohort, "adv", home / "advmil", device, seed),
+        "base": _train(cohort, "base", home / "base", device, seed, task="surv_reg"),
+        "permuted": _train_permuted(cohort, home, device, seed),
+    }
+    bimodal = generate_cohort(home / "bimodal", seed, CohortSettings(bimodal=True))
+    for name, handler, task in (
+        ("advmil", "adv", "cont_gansurv"),
+        ("base", "base", "surv_reg"),
+        ("cox", "base", "surv_cox"),
+    ):
+        runs[f"bimodal_{name}"] = _train(
+            bimodal,
+            handler,
+            home / f"bimodal_{name}",
+            device,
+            seed,
+            task=task,  # type: ignore[arg-type]
+        )
+    return DemoParts(cohort, bimodal, runs, slides)
+
+
+def _train_permuted(cohort: SyntheticCohort, home: Path, device: str, seed: int) -> Path:
+    from advmil.data.splits import read_split
+    from advmil.synthetic_tables import permute_labels
+
+    split = read_split(cohort.splits.replace("{}", "0"))
+    table = home / "permuted_labels.csv"
+    left = permute_labels(cohort.table, (*split.train, *split.val), table, seed)
+    logger.info("permuted labels keep a rank correlation of %.4f with the true ones", left)
+    return _train(cohort, "adv", home / "permuted", device, seed, path_label=str(table))
+
+
+def _prepare_slides(cohort: SyntheticCohort, home: Path, seed: int, device: str) -> list[Path]:
+    """Draw the planned slides, take them through the preparation, and add their features to the cohort's."""
+    from advmil.prepare.pipeline import Preparation, run
+    from advmil.prepare.process_list import SlideParameters
+    from advmil.synthetic_slides import PATCH_PX, draw_slides, make_encoder, save_encoder
+
+    slides = draw_slides(cohort, home / "slides", seed)
+    weights = save_encoder(home / "encoder.pt", make_encoder(cohort, seed))
+    preparation = Preparation(
+        slides=home / "slides",
+        output=home / "processed",
+        patch_size=PATCH_PX,
+        encoder="synthetic",
+        weights=weights,
+        device=device,
+        parameters=SlideParameters(line_thickness=24),
+    )
+    _, code = run(preparation)
+    if code:
+        raise DataError(f"{preparation.output}: the preparation failed; see prepare-report.json there")
+    for slide in slides:
+        for source, target in (
+            (
+                preparation.feature_folder / "pt_files" / f"{slide.stem}.pt",
+                cohort.features / f"{slide.stem}.pt",
+            ),
+            (
+                preparation.encoded_tiles / "patches" / f"{slide.stem}.h5",
+                cohort.coordinates / "patches" / f"{slide.stem}.h5",
+            ),
+        ):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, target)
+    return slides
+
+
+def _real_table_parts(output: Path, table: Path, splits: str, fold: int, seed: int, device: str) -> DemoParts:
+    from advmil.synthetic_tables import cohort_from_table
+
+    home = output / "demo"
+    cohort = cohort_from_table(home / "cohort", table, splits, fold, seed)
+    paths = {
+        "path_label": str(table),
+        "data_split_path": splits,
+        "data_split_seed": fold,
+        "epochs": 10,
+        "bp_every_batch": 16,
+    }
+    runs = {
+        "advmil": _train(cohort, "adv", home / "advmil", device, seed, **paths),
+        "base": _train(cohort, "base", home / "base", device, seed, **(paths | {"task": "surv_reg"})),
+    }
+    return DemoParts(cohort, None, runs, [])
+
+
+def truth_of(cohort: SyntheticCohort, patients: tuple[str, ...]) -> pd.DataFrame:
+    """Return the truth of patients, in their order."""
+    return cohort.truth.set_index("patient_id").loc[list(patients)]
+
+
+def oracle_risk(cohort: SyntheticCohort, patients: tuple[str, ...]) -> np.ndarray:
+    """Return the risk that a reader of the bags could know at best: the true share of tumour regions."""
+    return truth_of(cohort, patients)["tumour_fraction"].to_numpy(dtype=np.float64)
