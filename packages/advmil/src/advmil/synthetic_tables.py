@@ -27,34 +27,30 @@ from medshared.tables import write_table
 PERMUTATIONS = 500
 
 
-def permute_labels(table: Path, patients: Sequence[str], output: Path, seed: int) -> float:
-    """Write a table in which the outcomes of some patients are shuffled among them.
+def permute_labels(table: Path, parts: Sequence[Sequence[str]], output: Path, seed: int) -> list[float]:
+    """Write a table in which outcomes are shuffled within parts of the patients.
 
-    Of many random permutations the one is taken whose times have the smallest rank correlation with the true ones:
-    with few patients a random one would leave a chance association, which a model can learn.
+    Of many random permutations of a part the one is taken whose times have the smallest rank correlation with the
+    true ones: with few patients a random one would leave a chance association, which a model can learn.
 
     Args:
         table: Table of slides.
-        patients: Whose outcomes are shuffled, normally those of training and validation.
+        parts: Patients whose outcomes are shuffled among them, normally those of training and of validation.
         output: The new table.
         seed: Of the permutations.
 
     Returns:
-        Rank correlation that is left.
+        Rank correlation that is left in each part.
     """
-    from scipy.stats import rankdata
-
     cohort = read_cohort(table)
-    chosen = list(patients)
-    event, time = cohort.outcomes(chosen)
     rng = np.random.RandomState(seed)
-    ranks = rankdata(time)
-    ranks = (ranks - ranks.mean()) / ranks.std()
-    candidates = [rng.permutation(len(chosen)) for _ in range(PERMUTATIONS)]
-    left = [float((ranks * ranks[order]).mean()) for order in candidates]
-    best = int(np.argmin(np.abs(left)))
-    order = candidates[best]
-    outcome = {p: (int(event[k]), float(time[k])) for p, k in zip(chosen, order, strict=True)}
+    outcome: dict[str, tuple[int, float]] = {}
+    left = []
+    for part in parts:
+        event, time = cohort.outcomes(list(part))
+        order, correlation = _least_correlated(time, rng)
+        left.append(correlation)
+        outcome |= {p: (int(event[k]), float(time[k])) for p, k in zip(part, order, strict=True)}
     frame = cohort.slides.copy()
     frame["t"] = frame["t"].astype(float)
     for column, which in (("e", 0), ("t", 1)):
@@ -63,7 +59,20 @@ def permute_labels(table: Path, patients: Sequence[str], output: Path, seed: int
             for p, value in zip(frame["patient_id"], frame[column], strict=True)
         ]
     write_table(output, frame)
-    return left[best]
+    return left
+
+
+def _least_correlated(
+    time: NDArray[np.float64], rng: np.random.RandomState
+) -> tuple[NDArray[np.int64], float]:
+    from scipy.stats import rankdata
+
+    ranks = rankdata(time)
+    ranks = (ranks - ranks.mean()) / ranks.std()
+    candidates = [rng.permutation(len(time)) for _ in range(PERMUTATIONS)]
+    left = [float((ranks * ranks[order]).mean()) for order in candidates]
+    best = int(np.argmin(np.abs(left)))
+    return candidates[best], left[best]
 
 
 def draw_risk(cohort: Cohort, rng: np.random.RandomState) -> NDArray[np.float64]:
