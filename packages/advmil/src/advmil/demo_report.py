@@ -78,7 +78,7 @@ def _main_numbers(
         "c_index_high": flat["c_index_high"],
         "mae_ratio": run.results["sets"]["test"]["mae"],
         "ibs": flat["ibs"],
-        "spearman_risk": float(spearmanr(predictions.risk, z).statistic),
+        "spearman_risk": float(spearmanr(predictions.risk, z)[0]),  # type: ignore[arg-type]
         "sample_sd": float(samples.std(axis=1).mean()) if samples is not None else 0.0,
         "interval_coverage_90": flat["coverage"],
         "d_calibration_p": flat["d_calibration_p"],
@@ -96,8 +96,12 @@ def _main_numbers(
         "mae_ratio": float(np.where(predictions.e == 1, np.abs(late), np.clip(late, 0, None)).mean()),
         "km_ibs": flat["km_ibs"],
     }
-    if "permuted" in runs:
-        baseline["permuted_c_index"] = runs["permuted"].results["sets"]["test"]["c_index"]
+    permuted = [
+        r.results["sets"]["test"]["c_index"] for name, r in runs.items() if name.startswith("permuted")
+    ]
+    if permuted:
+        baseline["permuted_c_index"] = float(np.mean(permuted))
+        baseline["permuted_c_indices"] = permuted
     return metrics, baseline
 
 
@@ -254,7 +258,11 @@ def write_demo_report(output: Path, content: dict[str, Any], pictures: dict[str,
         }
     )
     rows = [[name, value, baseline.get(name, ""), TARGETS.get(name, "")] for name, value in metrics.items()]
-    rows += [[name, "", value, ""] for name, value in baseline.items() if name not in metrics]
+    rows += [
+        [name, "", value, ""]
+        for name, value in baseline.items()
+        if name not in metrics and not isinstance(value, list)
+    ]
     report.table(rows, headers=["metric", "AdvMIL", "naive baseline", "expected"], caption="test patients")
     for name, caption in pictures.items():
         report.figure(output / "figures" / name, caption)
