@@ -37,8 +37,7 @@ class DemoParts:
     Attributes:
         cohort: The main cohort.
         bimodal: The variant whose times are multiplied by 1 or 0.4 at random; null for a real table.
-        runs: Name → run directory: ``advmil``, ``base``, ``permuted_<k>``, and ``bimodal_advmil``,
-            ``bimodal_base``, ``bimodal_cox``.
+        runs: Name → run directory: ``advmil``, ``base``, ``permuted_<k>``, and ``bimodal_<model>``.
         slides: Slide files that were taken through the preparation.
     """
 
@@ -174,7 +173,11 @@ def _synthetic_parts(output: Path, seed: int, device: str) -> DemoParts:
     }
     runs |= _train_permuted(cohort, home, device, seed)
     bimodal = generate_cohort(home / "bimodal", seed, CohortSettings(bimodal=True))
-    runs["bimodal_advmil"] = _train(bimodal, "adv", home / "bimodal_advmil", device, seed)
+    # The published weight of the adversarial term, none, and one that lets it speak as loud as the time loss.
+    for name, weight in (("advmil", 0.004), ("advmil_without", 0.0), ("advmil_strong", 1.0)):
+        runs[f"bimodal_{name}"] = _train(
+            bimodal, "adv", home / f"bimodal_{name}", device, seed, loss_gan_coef=weight
+        )
     for name, task in (("base", "surv_reg"), ("cox", "surv_cox")):
         runs[f"bimodal_{name}"] = _train(bimodal, "base", home / f"bimodal_{name}", device, seed, task=task)
     return DemoParts(cohort, bimodal, runs, slides)
