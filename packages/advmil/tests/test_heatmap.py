@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 import torch
 
-from advmil import cli
-from advmil.attention import PatchAttention
 from advmil.data.regions import REGION
-from advmil.heatmap import attention_map, heatmap_of_slide, write_squares
-from medshared.bags import ClamAttributes, write_clam_bag, write_coordinates
+from advmil.heatmap import heatmap_of_slide
+from medshared.bags import ClamAttributes, write_coordinates
 from medshared.slides import read_geojson, write_pyramid
 
 PATCH = 64  # level-0 pixels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,37 +24,38 @@ from advmil.synthetic import (
 from medshared.metrics.survival_curves import kaplan_meier
 from medshared.tables import write_table
 
-PERMUTATIONS = 500
+PERMUTATIONS = 5000
 
 
-def permute_labels(table: Path, patients: Sequence[str], output: Path, seed: int) -> float:
-    """Write a table in which the outcomes of some patients are shuffled among them.
+def permute_labels(
+    table: Path, parts: Sequence[Sequence[str]], output: Path, seed: int, signal: Mapping[str, float]
+) -> list[float]:
+    """Write a table in which outcomes are shuffled within parts of the patients.
 
-    Of many random permutations the one is taken whose times have the smallest rank correlation with the true ones:
-    with few patients a random one would leave a chance association, which a model can learn.
+    With few patients a random permutation leaves a chance association between outcomes and bags, which a model can
+    learn. Of many permutations of a part the one is taken that leaves the least: the largest correlation of times and
+    events with the true signal of the bags, and with its square, is smallest.
 
     Args:
         table: Table of slides.
-        patients: Whose outcomes are shuffled, normally those of training and validation.
+        parts: Patients whose outcomes are shuffled among them, normally those of training and of validation.
         output: The new table.
         seed: Of the permutations.
+        signal: What the bags tell, by patient, such as the true share of tumour.
 
     Returns:
-        Rank correlation that is left.
+        The largest correlation that is left in each part.
     """
-    from scipy.stats import rankdata
-
     cohort = read_cohort(table)
-    chosen = list(patients)
-    event, time = cohort.outcomes(chosen)
     rng = np.random.RandomState(seed)
-    ranks = rankdata(time)
-    ranks = (ranks - ranks.mean()) / ranks.std()
-    candidates = [rng.permutation(len(chosen)) for _ in range(PERMUTATIONS)]
-    left = [float((ranks * ranks[order]).mean()) for order in candidates]
-    best = int(np.argmin(np.abs(left)))
-    order = candidates[best]
-    outcome = {p: (int(event[k]), float(time[k])) for p, k in zip(chosen, order, strict=True)}
+    outcome: dict[str, tuple[int, float]] = {}
+    left = []
+    for part in parts:
+        event, time = cohort.outcomes(list(part))
+        known = np.asarray([signal[patient] for patient in part])
+        order, correlation = _least_correlated(event, time, known, rng)
+        left.append(correlation)
+        outcome |= {p: (int(event[k]), float(time[k])) for p, k in zip(part, order, strict=True)}
     frame = cohort.slides.copy()
     frame["t"] = frame["t"].astype(float)
     for column, which in (("e", 0), ("t", 1)):
@@ -63,7 +64,27 @@ def permute_labels(table: Path, patients: Sequence[str], output: Path, seed: int
             for p, value in zip(frame["patient_id"], frame[column], strict=True)
         ]
     write_table(output, frame)
-    return left[best]
+    return left
+
+
+def _least_correlated(
+    event: NDArray[np.int64],
+    time: NDArray[np.float64],
+    signal: NDArray[np.float64],
+    rng: np.random.RandomState,
+) -> tuple[NDArray[np.int64], float]:
+    outcomes = np.stack(
+        [_standardised(time), _standardised(np.log(time)), _standardised(event.astype(float))]
+    )
+    signals = np.stack([_standardised(signal), _standardised((signal - signal.mean()) ** 2)])
+    candidates = [rng.permutation(len(time)) for _ in range(PERMUTATIONS)]
+    left = [float(np.abs(outcomes[:, order] @ signals.T).max() / len(time)) for order in candidates]
+    best = int(np.argmin(left))
+    return candidates[best], left[best]
+
+
+def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (values - values.mean()) / max(float(values.std()), 1e-12)
 
 
 def draw_risk(cohort: Cohort, rng: np.random.RandomState) -> NDArray[np.float64]:
