@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advmil.config import Config
+from advmil.config import BASELINE_TASKS, Config
 from advmil.data.regions import REGION
-from advmil.models.build import build_discriminator, build_generator
+from advmil.models.build import build_baseline, build_discriminator, build_generator
 from advmil.models.deepattnmisl import CLUSTERS
 from medshared.configuration import load_config, load_yaml_or_json
 
@@ -80,7 +80,7 @@ def show_model_stats(model: str, backbone: str, num_patches: int = 3360, config:
     """Print a network, its number of parameters, and its multiply-adds for one bag.
 
     Args:
-        model: ``G`` (generator) or ``D`` (discriminator).
+        model: ``G`` (generator, or the baseline of a configuration for one) or ``D`` (discriminator).
         backbone: Of the generator, at the paper's size.
         num_patches: Of the synthetic bag; 3360 as the original's example patient.
         config: YAML file whose networks are shown instead; its ``bcb_mode`` wins over ``backbone``.
@@ -93,7 +93,8 @@ def show_model_stats(model: str, backbone: str, num_patches: int = 3360, config:
         mapping: dict[str, Any] = load_yaml_or_json(config)
         known = {key: value for key, value in mapping.items() if not isinstance(value, list)}
         chosen = load_config(Config, known, label=str(config))
-    network: nn.Module = build_generator(chosen) if model == "G" else build_discriminator(chosen)
+    build = build_baseline if chosen.task in BASELINE_TASKS else build_generator
+    network: nn.Module = build(chosen) if model == "G" else build_discriminator(chosen)
     inputs = synthetic_inputs(chosen, model, num_patches)
     multiply_adds = count_multiply_adds(network, inputs)
     sys.stdout.write(

@@ -96,7 +96,7 @@ class PooledPredictions:
 
     @property
     def risk(self) -> Floats:
-        """Risk, ``[n]``, higher = earlier: minus the predicted time in the first model's unit, or the mean of all risks."""
+        """Risk, ``[n]``, higher = earlier: minus the predicted time of the first model.s unit, or a mean."""
         days = self.point_days
         if days is not None:
             return self.runs[0].risk if len(self.runs) == 1 else -days / self.runs[0].unit_days
