@@ -138,8 +138,8 @@ def untrained_run(tiny_cohort) -> Callable[..., Path]:
     from advmil.data.tables import read_cohort
     from advmil.models.build import build_baseline, build_discriminator, build_generator
     from advmil.predictions import Predictions
-    from medshared.files import write_json, write_npz
     from medshared.configuration import dump_yaml
+    from medshared.files import write_json, write_npz
 
     table = read_cohort(tiny_cohort.table)
     patients = tuple(table.patients)[:20]
