@@ -63,13 +63,13 @@ class AttentionMap:
     """Attention on a regular grid over the slide.
 
     Attributes:
-        values: Mean weight of the patches that cover a cell, float32 ``[rows, columns]``; NaN where none does.
+        weights: Mean weight of the patches that cover a cell, float32 ``[rows, columns]``; NaN where none does.
         ranks: The same of the percentile ranks.
         origin: (x, y) of the first cell's corner in level-0 pixels; less than a cell each.
         cell: Side of a cell in level-0 pixels.
     """
 
-    values: NDArray[np.float32]
+    weights: NDArray[np.float32]
     ranks: NDArray[np.float32]
     origin: tuple[float, float]
     cell: float
@@ -199,18 +199,22 @@ def attention_map(
             np.add.at(ranks, index, attention.rank[inside])
             np.add.at(count, index, 1.0)
     with np.errstate(invalid="ignore"):
-        values, percentiles = (np.asarray(each / count, dtype=np.float32) for each in (total, ranks))
-    return AttentionMap(values, percentiles, (float(origin[0]), float(origin[1])), cell)
+        weights, percentiles = (np.asarray(each / count, dtype=np.float32) for each in (total, ranks))
+    return AttentionMap(weights, percentiles, (float(origin[0]), float(origin[1])), cell)
 
 
-def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
-    """Return a PNG of the slide with percentile ranks in colour and a colour bar; the rest stays as it is."""
+def overlay(image: NDArray[np.uint8], grid: AttentionMap, dimensions: tuple[int, int]) -> NDArray[np.uint8]:
+    """Blend a thumbnail with the colours of the percentile ranks; what no patch covers stays as it is.
+
+    Args:
+        image: The whole slide, uint8 ``[height, width, 3]``.
+        grid: Attention.
+        dimensions: (width, height) of the slide.
+    """
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
-    image = slide.thumbnail(PICTURE_PX)
     height, width = image.shape[:2]
-    scale = np.asarray(slide.dimensions) / (width, height)
+    scale = np.asarray(dimensions) / (width, height)
     columns, rows = (
         np.floor(((np.arange(n) + 0.5) * s - o) / grid.cell).astype(np.int64)
         for n, s, o in zip((width, height), scale, grid.origin, strict=True)
@@ -222,11 +226,20 @@ def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
     covered = np.isfinite(shown)
     colours = colormaps[COLOURS](np.where(covered, shown, 0) / 100)[..., :3] * 255
     blended = np.where(covered[..., None], (1 - OPACITY) * image + OPACITY * colours, image)
+    return np.rint(blended).astype(np.uint8)
+
+
+def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
+    """Return a PNG of the slide with percentile ranks in colour, beside a colour bar."""
+    from matplotlib.figure import Figure
+
+    image = slide.thumbnail(PICTURE_PX)
+    height, width = image.shape[:2]
     # One picture pixel a thumbnail pixel, with room for the colour bar to the right.
     inches = (max(width, 300) / 100 + 1.2, max(height, 300) / 100)
     figure = Figure(figsize=inches, dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(np.rint(blended).astype(np.uint8), interpolation="nearest")
+    axes.imshow(overlay(image, grid, slide.dimensions), interpolation="nearest")
     axes.set_axis_off()
     bar = axes.imshow(np.full((1, 1), np.nan), cmap=COLOURS, vmin=0, vmax=100, extent=(0, width, height, 0))
     figure.colorbar(bar, ax=axes, label="attention, percentile within the slide", shrink=0.7)
@@ -259,7 +272,7 @@ def ome_tiff(grid: AttentionMap, spacing_um: float | None, name: str) -> bytes:
         }
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as writer:
-        writer.write(grid.values, photometric="minisblack", compression="zlib", metadata=metadata)
+        writer.write(grid.weights, photometric="minisblack", compression="zlib", metadata=metadata)
     return buffer.getvalue()
 
 
