@@ -15,9 +15,9 @@ import torch
 from advmil import cli
 from advmil.attention import PatchAttention
 from advmil.data.regions import REGION
-from advmil.heatmap import attention_map, heatmap_of_slide, overlay, write_squares
+from advmil.heatmap import attention_map, draw_overlay, heatmap_of_slide, overlay, write_squares
 from medshared.bags import BagAttributes, ClamAttributes, write_clam_bag, write_coordinates
-from medshared.slides import read_geojson, write_pyramid
+from medshared.slides import Slide, TileError, open_slide, read_geojson, write_pyramid
 
 PATCH = 64  # level-0 pixels
 COLUMNS, ROWS = 2, 3  # regions of 4 x 4 patches
@@ -275,6 +275,26 @@ def test_one_bad_slide_does_not_stop_the_others(slide_folder, tiny_run, tmp_path
     assert "has 5 features a patch but the model was trained on 16" in caplog.text
     assert "outside elsewhere.svs of 640 x 832 pixels: the coordinates are another slide's" in caplog.text
     assert "4 of 5 slides failed: cut.svs, unknown.svs, short.svs, elsewhere.svs" in caplog.text
+
+
+def test_a_folder_of_slides(slide_folder, tiny_run, tmp_path):
+    features = slide_folder / "features"
+    more = ("--coordinates", str(slide_folder / "tiles"))
+    assert _heatmap(slide_folder / "slides", run=tiny_run, features=features, output=tmp_path, more=more) == 0
+    assert (tmp_path / "S1.png").is_file()
+
+
+def test_parts_that_cannot_be_decoded_do_not_spoil_the_picture(slide_folder, monkeypatch, caplog):
+    def damaged(self: Slide, max_px: int = 0) -> np.ndarray:
+        raise TileError(self.path, (0, 0), "damaged")
+
+    xy = np.array([[100, 200]])
+    with open_slide(slide_folder / "slides" / "S1.svs") as slide:
+        grid = attention_map(_attention(np.ones(1), xy), xy, PATCH, slide.dimensions)
+        whole = draw_overlay(slide, grid)
+        monkeypatch.setattr(Slide, "thumbnail", damaged)
+        assert draw_overlay(slide, grid)[:8] == whole[:8]
+    assert "parts of the picture cannot be decoded" in caplog.text
 
 
 def test_features_without_any_coordinates(slide_folder, tiny_run, tmp_path, caplog):

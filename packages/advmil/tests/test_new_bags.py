@@ -12,7 +12,7 @@ from advmil.config import Config
 from advmil.data.bags import BagSource
 from advmil.data.tables import read_cohort
 from advmil.errors import DataError
-from advmil.new_bags import assemble_patient, find_coordinates, read_slide_bag
+from advmil.new_bags import assemble_patient, find_coordinates, read_slide_bag, typical_step
 from advmil.prepare.clusters import write_clusters
 from medshared.bags import BagAttributes, write_clam_bag
 
@@ -118,7 +118,22 @@ def test_bags_that_do_not_fit(tiny_cohort, tmp_path):
     with pytest.raises(DataError, match="1 patch: a graph needs at least 2"):
         assemble_patient(_config(tiny_cohort, bcb_mode="graph"), "P", [read_slide_bag(one)])
     with pytest.raises(DataError, match=r"has 21 patches but .*few.* has 7 coordinates.*h5_files"):
-        read_slide_bag(pt, few)
+        read_slide_bag(alone, few)
+
+
+def test_own_coordinates_win_and_missing_ones_are_filled(tiny_cohort, tmp_path):
+    h5, pt = _write(tmp_path / "a", 16)
+    other, _ = _write(tmp_path / "b", 16, step=512)
+    own = read_slide_bag(h5).coordinates
+    assert read_slide_bag(h5, other).coordinates.tolist() == own.tolist()
+    alone = tmp_path / "alone" / "S.pt"
+    alone.parent.mkdir()
+    alone.write_bytes(pt.read_bytes())
+    assert read_slide_bag(alone, other).coordinates.tolist() == (own * 2).tolist()
+    both = [read_slide_bag(h5), read_slide_bag(alone, slide="T")]
+    layout = assemble_patient(_config(tiny_cohort, bcb_mode="abmil"), "P", both).layout
+    assert layout.coordinates[:16].tolist() == own.tolist()
+    assert np.isnan(layout.coordinates[16:]).all()
 
 
 def test_coordinate_files_are_found_in_the_folders_of_clam(tiny_cohort):
@@ -128,3 +143,10 @@ def test_coordinate_files_are_found_in_the_folders_of_clam(tiny_cohort):
     assert find_coordinates(tiny_cohort.coordinates / "patches", slide) == found
     assert find_coordinates(tiny_cohort.coordinates, "other") is None
     assert find_coordinates(None, slide) is None
+
+
+def test_step_of_pieces_with_grids_of_their_own():
+    k = np.arange(12)
+    piece = np.stack([k % 4, k // 4], axis=1) * 256.0
+    assert typical_step(np.concatenate([piece, piece + np.array([2003, 517])])) == 256
+    assert typical_step(np.zeros((1, 2))) == 1

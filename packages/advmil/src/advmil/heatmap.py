@@ -23,8 +23,8 @@ from advmil.new_bags import (
     assemble_patient,
     find_beside,
     find_coordinates,
-    grid_step,
     read_slide_bag,
+    typical_step,
 )
 from medshared.files import write_bytes
 
@@ -91,13 +91,13 @@ def heatmap_of_slide(
         run_folder: Run directory; of several, the mean of their weights.
         slide: The slide.
         features: Its features, ``.pt`` or ``.h5``.
-        coordinates: CLAM file of the coordinates; null where the features have them.
+        coordinates: CLAM file of the coordinates, for features that have none; may be null for others.
         output: Folder of the four files, which carry the slide's name.
         spacing_um: µm per pixel of level 0, in place of what the slide says.
         device: Of the network.
 
     Returns:
-        The files; all are written, or none.
+        The files; the table, written last, marks that all are there.
 
     Raises:
         DataError: Features, coordinates and slide do not belong together.
@@ -154,10 +154,10 @@ def _places(slide: Slide, bag: SlideBag, attention: PatchAttention) -> tuple[Flo
     xy = attention.coordinates
     if xy is None or bag.coordinates is None:
         raise DataError(f"{bag.bag.path}: no coordinates of the patches")
-    size = bag.patch_size or grid_step(bag.coordinates)
+    size = bag.patch_size or typical_step(bag.coordinates)
     if not bag.in_pixels:
         xy, size = xy / slide.require_spacing(), size / slide.require_spacing()
-    if (xy < 0).any() or (xy >= np.asarray(slide.dimensions)).any():
+    if not np.isfinite(xy).all() or (xy < 0).any() or (xy >= np.asarray(slide.dimensions)).any():
         worst = xy.max(axis=0).astype(int).tolist()
         raise DataError(
             f"{bag.bag.path}: patches lie at up to {worst}, outside {slide.path.name} of "
@@ -188,6 +188,7 @@ def attention_map(
     origin = whole.min(axis=0) % cell
     shape = tuple(math.ceil((edge - start) / cell) for edge, start in zip(dimensions, origin, strict=True))
     first = np.rint((whole - origin) / cell).astype(np.int64)
+    rank = attention.rank
     across = max(1, round(side / cell))
     total, ranks, count = (np.zeros((shape[1], shape[0])) for _ in range(3))
     for dx in range(across):
@@ -196,7 +197,7 @@ def attention_map(
             inside = (place < shape).all(axis=1)
             index = (place[inside, 1], place[inside, 0])
             np.add.at(total, index, attention.weight[inside])
-            np.add.at(ranks, index, attention.rank[inside])
+            np.add.at(ranks, index, rank[inside])
             np.add.at(count, index, 1.0)
     with np.errstate(invalid="ignore"):
         weights, percentiles = (np.asarray(each / count, dtype=np.float32) for each in (total, ranks))
@@ -233,7 +234,7 @@ def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
     """Return a PNG of the slide with percentile ranks in colour, beside a colour bar."""
     from matplotlib.figure import Figure
 
-    image = slide.thumbnail(PICTURE_PX)
+    image = _thumbnail(slide)
     height, width = image.shape[:2]
     # One picture pixel a thumbnail pixel, with room for the colour bar to the right.
     inches = (max(width, 300) / 100 + 1.2, max(height, 300) / 100)
@@ -246,6 +247,19 @@ def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _thumbnail(slide: Slide) -> NDArray[np.uint8]:
+    """Return the whole slide at the size of the picture; parts that cannot be decoded are left as background."""
+    from medshared.slides import FaultList, TileError, read_overview
+
+    try:
+        return slide.thumbnail(PICTURE_PX)
+    except TileError:
+        faults = FaultList(slide.path)
+        image, _ = read_overview(slide, max(slide.dimensions) / PICTURE_PX, faults)
+        logger.warning("%s: %d parts of the picture cannot be decoded", slide.path, len(faults))
+        return image
 
 
 def ome_tiff(grid: AttentionMap, spacing_um: float | None, name: str) -> bytes:
@@ -326,14 +340,18 @@ def draw_heatmaps(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code, 1 when a slide failed.
     """
+    from advmil.prepare.pipeline import find_slides
     from advmil.run_files import load_model
     from medshared.gpu import select_device
 
     device = select_device(arguments.device)
     runs = arguments.run if isinstance(arguments.run, list) else [arguments.run]
     models = [load_model(folder, device) for folder in runs]
+    slides: list[Path] = []
+    for path in arguments.slides:
+        slides += find_slides(path) if path.is_dir() else [path]
     failed = []
-    for slide in arguments.slides:
+    for slide in slides:
         try:
             features = find_beside(arguments.features, slide.stem, FEATURE_SUFFIXES, ("h5_files", "pt_files"))
             if features is None:
@@ -347,5 +365,5 @@ def draw_heatmaps(arguments: argparse.Namespace) -> int:
             logger.error("%s: %s", slide, error)
             failed.append(slide.name)
     if failed:
-        logger.error("%d of %d slides failed: %s", len(failed), len(arguments.slides), ", ".join(failed))
+        logger.error("%d of %d slides failed: %s", len(failed), len(slides), ", ".join(failed))
     return 1 if failed else 0

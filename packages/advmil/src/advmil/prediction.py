@@ -203,7 +203,7 @@ def predict_new(arguments: argparse.Namespace) -> int:
     inputs.slides = {slide: path for slide, path in inputs.slides.items() if slide in chosen}
     if inputs.slides:
         prepare_slides(inputs, arguments, arguments.output / "prepared")
-    check_mixture([inputs.features[slide] for slide in sorted(inputs.features)], ensemble.configs[0])
+    check_mixture([inputs.features[s] for s in sorted(chosen & {*inputs.features})], ensemble.configs[0])
     output: Path = arguments.output
     results = predict_inputs(ensemble, inputs, patients, settings, output, device, arguments.coordinates)
     if results:
