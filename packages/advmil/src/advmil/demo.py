@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,12 @@ def run_demo(
         raise DataError("--table and --splits belong together: give both, or neither for a synthetic cohort")
     started = time.perf_counter()
     _clear(output)
-    if table is not None and splits is not None:
-        parts = _real_table_parts(output, table, splits, fold, seed, device)
-    else:
-        parts = _synthetic_parts(output, seed, device)
-    content, pictures = collect_results(parts, output)
+    with _one_thread():
+        if table is not None and splits is not None:
+            parts = _real_table_parts(output, table, splits, fold, seed, device)
+        else:
+            parts = _synthetic_parts(output, seed, device)
+        content, pictures = collect_results(parts, output)
     content["seed"] = seed
     content["seconds"] = time.perf_counter() - started
     write_demo_report(output, content, pictures)
@@ -140,6 +142,19 @@ def run_demo(
         output / "report.html",
     )
     return content
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: at this size more only wait for each other, most of all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _clear(output: Path) -> None:
