@@ -130,14 +130,23 @@ def _add_using(verb: AddVerb) -> None:
     predict.add_argument("--zero-noise", action="store_true", help="one deterministic prediction")
     predict.add_argument("--seed", type=int, default=0)
     predict.add_argument("--level", type=float, default=0.9, help="level of the intervals")
+    predict.add_argument("--no-attention", action="store_true", help="write no attention tables")
+    predict.add_argument(
+        "--region-scores", action="store_true", help="add the discriminator's score of each region to them"
+    )
     predict.add_argument("--output", type=Path, default=Path("predictions"))
+    _add_slide_options(predict)
     add_device(predict)
 
     heatmap = verb("heatmap", "attention over a slide: PNG, QuPath GeoJSON, OME-TIFF", "heatmap")
     heatmap.add_argument("slides", type=Path, nargs="+", help="slide files")
-    heatmap.add_argument("--run", type=Path, required=True, help="run directory")
+    heatmap.add_argument(
+        "--run", type=Path, nargs="+", required=True, help="run directory; of several, the mean"
+    )
     heatmap.add_argument("--features", type=Path, required=True, help="folder of <slide>.pt or <slide>.h5")
-    heatmap.add_argument("--coordinates", type=Path, required=True, help="folder of CLAM coordinate files")
+    heatmap.add_argument(
+        "--coordinates", type=Path, help="folder of CLAM coordinate files, where the features have none"
+    )
     heatmap.add_argument("--spacing-um", type=float, help="µm per pixel of slides that do not say")
     heatmap.add_argument("--output", type=Path, default=Path("heatmaps"))
     add_device(heatmap)
@@ -145,6 +154,20 @@ def _add_using(verb: AddVerb) -> None:
     report = verb("report", "write report.html of a run again from its files", "report")
     report.add_argument("run", type=Path, help="run directory, or a folder of folds")
     report.add_argument("--debug", action="store_true")
+
+
+def _add_slide_options(predict: argparse.ArgumentParser) -> None:
+    """Add how slides among the inputs become features: what ``advmil prepare`` takes."""
+    from advmil.prepare.options import add_encoder_options, add_tissue_options
+
+    group = predict.add_argument_group("inputs that are slides", "as for the training data")
+    group.add_argument(
+        "--plain-patches",
+        action="store_true",
+        help="encode the patches themselves, for runs that were trained on ordinary patches",
+    )
+    add_tissue_options(group)
+    add_encoder_options(group)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 PICTURE_PX = 1600
-COLOURS = "inferno"  # perceptually uniform, and unlike the pink of the stain
+COLOURS = "viridis"  # perceptually uniform, and far from the pink of the stain
 OPACITY = 0.55
 FINEST = 8  # cells of the map along a patch, at most
 # What a broken slide or file raises; anything else is a mistake of the program.

@@ -25,15 +25,17 @@ def add_prepare_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slide-ext", help="only slides with this extension, such as .svs")
     parser.add_argument("--table", type=Path, help="table of slides; clusters need it to know patients")
-    _add_tissue(parser)
-    _add_encoder(parser)
+    add_tissue_options(parser)
+    add_encoder_options(parser)
+    parser.add_argument("--seed", type=int, default=42, help="of --transform")
     parser.add_argument("--clusters", type=int, default=8, help="K of K-means")
     parser.add_argument("--shard", metavar="I/N", help="part I of N of the slides, for job arrays")
     parser.add_argument("--jobs", type=int, default=1, help="threads of the steps without a network")
     parser.add_argument("--again", action="store_true", help="make finished outputs anew")
 
 
-def _add_tissue(parser: argparse.ArgumentParser) -> None:
+def add_tissue_options(parser: argparse._ActionsContainer) -> None:
+    """Add the flags of segmentation and patching."""
     parser.add_argument(
         "--tissue",
         choices=["otsu", "clam"],
@@ -52,7 +54,8 @@ def _add_tissue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spacing-um", type=float, help="µm per pixel of slides that do not say")
 
 
-def _add_encoder(parser: argparse.ArgumentParser) -> None:
+def add_encoder_options(parser: argparse._ActionsContainer) -> None:
+    """Add the flags of the features."""
     parser.add_argument(
         "--encoder", default="resnet50_trunc", help="resnet50_trunc, or the name of a timm model"
     )
@@ -73,4 +76,3 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stain-template", type=Path, help="image whose colours patches are normalised to (Macenko)"
     )
-    parser.add_argument("--seed", type=int, default=42, help="of --transform")
