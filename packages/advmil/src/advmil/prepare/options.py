@@ -37,10 +37,10 @@ def _add_tissue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tissue",
         choices=["otsu", "clam"],
-        default="otsu",
-        help="otsu needs no tuning; clam has CLAM's parameters",
+        help="otsu needs no tuning; clam has CLAM's parameters (default: clam with --preset or --process-list, "
+        "otherwise otsu)",
     )
-    parser.add_argument("--preset", help="CLAM preset (a name or a CSV file); implies --tissue clam")
+    parser.add_argument("--preset", help="CLAM preset: a name or a CSV file")
     parser.add_argument(
         "--process-list", type=Path, help="CSV with parameters of single slides, spacing_um among them"
     )
@@ -54,7 +54,7 @@ def _add_tissue(parser: argparse.ArgumentParser) -> None:
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--encoder", default="resnet50_trunc", help="resnet50_trunc, or the name of a timm model"
+        "--encoder", default="resnet50_trunc", help="resnet50_trunc, uni_v1, or the name of a timm model"
     )
     parser.add_argument("--weights", type=Path, help="file with the encoder's weights")
     parser.add_argument("--download", action="store_true", help="allow fetching the weights")
@@ -64,6 +64,9 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
         "--target-patch-size", type=int, help="resize patches to this many pixels (default: do not)"
     )
     parser.add_argument("--half", action="store_true", help="store float16")
+    parser.add_argument(
+        "--precision", choices=["32", "bf16"], default="32", help="of the encoder (default: %(default)s)"
+    )
     parser.add_argument(
         "--max-fault-share", type=float, default=0.05, help="of patches that cannot be decoded"
     )
