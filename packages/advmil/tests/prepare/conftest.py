@@ -65,7 +65,9 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     encoder = SyntheticEncoder(8)
     with torch.no_grad():
-        encoder.projection.copy_(torch.randn(encoder.projection.shape, generator=torch.Generator().manual_seed(0)))
+        encoder.projection.copy_(
+            torch.randn(encoder.projection.shape, generator=torch.Generator().manual_seed(0))
+        )
         encoder.directions.copy_(torch.eye(2, 8))
         encoder.calibration.copy_(torch.tensor([0.3, 0.0, 0.1]))
     return save_encoder(tmp_path_factory.mktemp("encoder") / "encoder.pt", encoder)
@@ -100,7 +102,9 @@ def damage() -> Callable[[Path, list[tuple[int, int]], int], None]:
             pages = sorted((p for p in file.pages if p.is_tiled), key=lambda p: -p.imagewidth)
             page = pages[level]
             across = -(-page.imagewidth // page.tilewidth)
-            extents = [(page.dataoffsets[y * across + x], page.databytecounts[y * across + x]) for x, y in tiles]
+            extents = [
+                (page.dataoffsets[y * across + x], page.databytecounts[y * across + x]) for x, y in tiles
+            ]
         with path.open("r+b") as handle:
             for offset, size in extents:
                 handle.seek(offset)

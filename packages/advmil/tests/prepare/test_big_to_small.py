@@ -34,7 +34,8 @@ def test_golden_attributes(golden_json, golden_npz, tmp_path: Path):
     assert convert_file(source, target) == 80
     with h5py.File(target) as file:
         data = file["coords"]
-        assert data.dtype == np.int64 and data.maxshape == (None, 2)
+        assert data.dtype == np.int64
+        assert data.maxshape == (None, 2)
         found = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in data.attrs.items()}
     assert found == golden | {"save_path": str(target.parent)}
 
@@ -49,7 +50,10 @@ def test_small_patches_tile_their_big_patch(corners, size, scale, small):
     """Row by row, consecutive small patches cover the big one without gap or overlap."""
     found = small_coordinates(corners, size, float(scale * small), scale=scale)
     expected = [
-        (x + i * size * small, y + j * size * small) for x, y in corners for j in range(scale) for i in range(scale)
+        (x + i * size * small, y + j * size * small)
+        for x, y in corners
+        for j in range(scale)
+        for i in range(scale)
     ]
     assert [tuple(row) for row in found.tolist()] == expected
 

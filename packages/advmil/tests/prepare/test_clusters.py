@@ -34,7 +34,9 @@ def test_golden_partition(golden_npz, golden_json):
 
 def test_slides_of_a_patient_are_clustered_together(tmp_path: Path, golden_npz):
     features = golden_npz("tools")["cluster_features"]
-    files = [write_features(tmp_path / f"{n}.pt", part) for n, part in enumerate((features[:30], features[30:]))]
+    files = [
+        write_features(tmp_path / f"{n}.pt", part) for n, part in enumerate((features[:30], features[30:]))
+    ]
     assert write_clusters(files, tmp_path / "7.npy") == 88
     labels = np.load(tmp_path / "7.npy", allow_pickle=False)
     assert partition(labels) == partition(cluster_patches(features))
