@@ -53,7 +53,7 @@ def test_blur_is_a_gaussian_of_an_allowed_strength(kind):
             ).max()
             for s in sigmas
         ]
-        assert min(residuals) <= 3.0
+        assert min(residuals) <= 1.0
         reach = 3 * int(np.ceil(sigmas[int(np.argmin(residuals))] + 0.2))
         assert not done[:, : 20 - reach].any()
         assert not done[: 20 - reach].any()
@@ -124,7 +124,7 @@ def test_normalisation_brings_another_staining_close(tmp_path: Path):
     Image.fromarray(template).save(tmp_path / "template.png")
     done = macenko(tmp_path / "template.png")(torch.from_numpy(weak[None]))[0].numpy()
     before, after = (np.abs(p.astype(int) - template).mean() for p in (weak, done))
-    assert after < 0.1 * before
+    assert after < 0.3 * before  # pixels of little stain are left out of the estimates, so it is not exact
 
 
 def test_patches_without_tissue_are_left_alone(tmp_path: Path):

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from advmil.errors import DataError
 from medshared.slides import CLAM_PRESETS, ClamPatching, ClamSegmentation
-from medshared.tables import write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SEGMENTATION = ("seg_level", "sthresh", "mthresh", "close", "use_otsu")
 _FILTER = ("a_t", "a_h", "max_n_holes")
@@ -180,6 +180,8 @@ def load_preset(preset: str | None, folder: Path | None = None) -> SlideParamete
 
 
 def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -239,6 +241,10 @@ def write_process_list(
         status: Slide id → ``processed``, ``already_exist``, ``failed_seg`` or ``failed``; others are ``tbp``.
         with_tissue: Whether CLAM's parameters of the tissue were used; their cells are empty if not.
     """
+    import pandas as pd
+
+    from medshared.tables import write_table
+
     rows = []
     for slide in slides:
         done = status.get(slide.slide_id, "tbp")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advmil.data.tables import Cohort
 from advmil.errors import DataError
 from advmil.prepare.batch import EmptyResultError, NotYetError, Task
 from advmil.prepare.plan import Preparation, SlideJob, stamp
@@ -16,6 +15,7 @@ from medshared.files import sha256_file
 if TYPE_CHECKING:
     import torch
 
+    from advmil.data.tables import Cohort
     from advmil.prepare.encoders import Encoder
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from advmil.cli import guarded
-from advmil.data.tables import read_cohort
 from advmil.errors import DataError
 from advmil.prepare.batch import Task, run_batch, write_batch_report
 from advmil.prepare.plan import PROCESS_LIST, find_slide
@@ -169,6 +168,8 @@ def _big_to_small_task(source: Path, target: Path, arguments: argparse.Namespace
 
 
 def _cluster(arguments: argparse.Namespace) -> int:
+    from advmil.data.tables import read_cohort
+
     if arguments.num_clusters < 1:
         raise DataError(f"NUM_CLUSTERS {arguments.num_clusters}: expected at least 1")
     cohort = read_cohort(_table(arguments))
@@ -181,6 +182,8 @@ def _cluster(arguments: argparse.Namespace) -> int:
 
 
 def _graph(arguments: argparse.Namespace) -> int:
+    from advmil.data.tables import read_cohort
+
     cohort = read_cohort(_table(arguments))
     features: Path = arguments.feat_dir or _processed(arguments) / FEATURE_FOLDER
     folder = arguments.save_dir or _processed(arguments) / "wsigraph-l1-features"
