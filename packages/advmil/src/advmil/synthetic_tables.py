@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +24,27 @@ from advmil.synthetic import (
 from medshared.metrics.survival_curves import kaplan_meier
 from medshared.tables import write_table
 
-PERMUTATIONS = 500
+PERMUTATIONS = 5000
 
 
-def permute_labels(table: Path, parts: Sequence[Sequence[str]], output: Path, seed: int) -> list[float]:
+def permute_labels(
+    table: Path, parts: Sequence[Sequence[str]], output: Path, seed: int, signal: Mapping[str, float]
+) -> list[float]:
     """Write a table in which outcomes are shuffled within parts of the patients.
 
-    Of many random permutations of a part the one is taken whose times have the smallest rank correlation with the
-    true ones: with few patients a random one would leave a chance association, which a model can learn.
+    With few patients a random permutation leaves a chance association between outcomes and bags, which a model can
+    learn. Of many permutations of a part the one is taken that leaves the least: the largest correlation of times and
+    events with the true signal of the bags, and with its square, is smallest.
 
     Args:
         table: Table of slides.
         parts: Patients whose outcomes are shuffled among them, normally those of training and of validation.
         output: The new table.
         seed: Of the permutations.
+        signal: What the bags tell, by patient, such as the true share of tumour.
 
     Returns:
-        Rank correlation that is left in each part.
+        The largest correlation that is left in each part.
     """
     cohort = read_cohort(table)
     rng = np.random.RandomState(seed)
@@ -48,7 +52,8 @@ def permute_labels(table: Path, parts: Sequence[Sequence[str]], output: Path, se
     left = []
     for part in parts:
         event, time = cohort.outcomes(list(part))
-        order, correlation = _least_correlated(time, rng)
+        known = np.asarray([signal[patient] for patient in part])
+        order, correlation = _least_correlated(event, time, known, rng)
         left.append(correlation)
         outcome |= {p: (int(event[k]), float(time[k])) for p, k in zip(part, order, strict=True)}
     frame = cohort.slides.copy()
@@ -63,16 +68,23 @@ def permute_labels(table: Path, parts: Sequence[Sequence[str]], output: Path, se
 
 
 def _least_correlated(
-    time: NDArray[np.float64], rng: np.random.RandomState
+    event: NDArray[np.int64],
+    time: NDArray[np.float64],
+    signal: NDArray[np.float64],
+    rng: np.random.RandomState,
 ) -> tuple[NDArray[np.int64], float]:
-    from scipy.stats import rankdata
-
-    ranks = rankdata(time)
-    ranks = (ranks - ranks.mean()) / ranks.std()
+    outcomes = np.stack(
+        [_standardised(time), _standardised(np.log(time)), _standardised(event.astype(float))]
+    )
+    signals = np.stack([_standardised(signal), _standardised((signal - signal.mean()) ** 2)])
     candidates = [rng.permutation(len(time)) for _ in range(PERMUTATIONS)]
-    left = [float((ranks * ranks[order]).mean()) for order in candidates]
-    best = int(np.argmin(np.abs(left)))
+    left = [float(np.abs(outcomes[:, order] @ signals.T).max() / len(time)) for order in candidates]
+    best = int(np.argmin(left))
     return candidates[best], left[best]
+
+
+def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (values - values.mean()) / max(float(values.std()), 1e-12)
 
 
 def draw_risk(cohort: Cohort, rng: np.random.RandomState) -> NDArray[np.float64]:

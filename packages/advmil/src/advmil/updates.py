@@ -56,9 +56,7 @@ class AdversarialSettings:
     rank_weight: bool = False
     memory: Memory = "bag"
     freeze_unused: bool = True  # no penalty on parameters that reach no output
-    reuse_first_layer: float = (
-        0.75  # share of bags whose first layer of G is kept from D's step, N x h numbers
-    )
+    reuse_first_layer: float = 0.8  # share of bags whose first layer of G outlives D's step (N x h numbers)
     # The original's defects; only the first can be asked for in a configuration, the others are for comparison.
     bce_faithful: bool = False  # the mis-parenthesised loss of D
     gan_off_faithful: bool = False  # train D at gan_coef 0 too, and log the penalty within the time loss
