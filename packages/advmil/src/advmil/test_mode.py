@@ -18,7 +18,7 @@ from advmil.outputs import write_config
 from advmil.run_data import load_run_data
 from advmil.scoring import original_metrics
 from advmil.trainer import choose_device
-from advmil.training import write_house_files, write_original_files
+from advmil.training import log_best, open_sink, write_house_files, write_original_files
 from medshared.checkpoints import load_checkpoint
 from medshared.gpu import derive_seed, resolve_precision, seed_everything
 from medshared.runs import RunDirectory, run_logging
@@ -69,9 +69,15 @@ def run_test_mode(
         scores = {name: original_metrics(predicted, config)}
         write_original_files(run.path, data.name, {name: predicted}, scores, config)
         write_house_files(run, {name: predicted})
+        sink = open_sink(config, run.path, config.test_wandb_prj)
+        try:
+            log_best(sink, data.name, name, scores[name], 0)
+        finally:
+            sink.close()
         results = {
             "handler": "adv",
             "task": config.task,
+            "backbone": config.bcb_mode,
             "fold": config.data_split_seed,
             "test_load_path": str(source),
             "mask_ratio": config.test_mask_ratio,
