@@ -20,12 +20,14 @@ from advmil.errors import DataError
 from advmil.synthetic import CohortSettings, SyntheticCohort, generate_cohort
 from medshared.configuration import load_config
 from medshared.files import write_json
+from medshared.gpu import derive_seed
 
 logger = logging.getLogger(__name__)
 
 SLIDE_PATIENTS = 4
 BACKBONE = "patch"
 EPOCHS = 30
+PERMUTED_RUNS, PERMUTED_EPOCHS = 8, 10
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,8 @@ class DemoParts:
     Attributes:
         cohort: The main cohort.
         bimodal: The variant whose times are multiplied by 1 or 0.4 at random; null for a real table.
-        runs: Name → run directory: ``advmil``, ``base``, ``permuted``, and ``bimodal_advmil``, ``bimodal_base``,
-            ``bimodal_cox``.
+        runs: Name → run directory: ``advmil``, ``base``, ``permuted_<k>``, and ``bimodal_<model>``.
         slides: Slide files that were taken through the preparation.
-        plans: Number of slides planned.
     """
 
     cohort: SyntheticCohort
@@ -61,7 +61,9 @@ def with_demo_data(mapping: Mapping[str, Any], handler: Handler, folder: Path) -
     cohort = generate_cohort(home, 0, CohortSettings(n_patients=80, n_folds=max(n_folds, 5)))
     if backbone in ("graph", "cluster"):
         make_graphs_and_clusters(cohort, backbone)
-    keys = {key: value for key, value in mapping.items() if key != "path_coordx5"} | cohort.config()
+    keys: dict[str, Any] = {
+        key: value for key, value in mapping.items() if key != "path_coordx5"
+    } | cohort.config()
     keys["epochs"] = keys["ssl_epochs"] = 8
     bins = int(keys.get("time_bins") or 4)
     task = keys.get("task") or ("cont_gansurv" if handler == "adv" else "surv_reg")
@@ -168,25 +170,43 @@ def _synthetic_parts(output: Path, seed: int, device: str) -> DemoParts:
     runs = {
         "advmil": _train(cohort, "adv", home / "advmil", device, seed),
         "base": _train(cohort, "base", home / "base", device, seed, task="surv_reg"),
-        "permuted": _train_permuted(cohort, home, device, seed),
     }
+    runs |= _train_permuted(cohort, home, device, seed)
     bimodal = generate_cohort(home / "bimodal", seed, CohortSettings(bimodal=True))
-    runs["bimodal_advmil"] = _train(bimodal, "adv", home / "bimodal_advmil", device, seed)
+    # The published weight of the adversarial term, none, and one that lets it speak as loud as the time loss.
+    for name, weight in (("advmil", 0.004), ("advmil_without", 0.0), ("advmil_strong", 1.0)):
+        runs[f"bimodal_{name}"] = _train(
+            bimodal, "adv", home / f"bimodal_{name}", device, seed, loss_gan_coef=weight
+        )
     for name, task in (("base", "surv_reg"), ("cox", "surv_cox")):
         runs[f"bimodal_{name}"] = _train(bimodal, "base", home / f"bimodal_{name}", device, seed, task=task)
     return DemoParts(cohort, bimodal, runs, slides)
 
 
-def _train_permuted(cohort: SyntheticCohort, home: Path, device: str, seed: int) -> Path:
+def _train_permuted(cohort: SyntheticCohort, home: Path, device: str, seed: int) -> dict[str, Path]:
+    """Train some short runs on shuffled labels: one alone may rank the bags either way by chance."""
     from advmil.data.splits import read_split
     from advmil.synthetic_tables import permute_labels
 
     split = read_split(cohort.splits.replace("{}", "0"))
-    table = home / "permuted_labels.csv"
     signal = dict(zip(cohort.truth["patient_id"], cohort.truth["tumour_fraction"], strict=True))
-    left = permute_labels(cohort.table, (split.train, split.val), table, seed, signal)
-    logger.info("permuted labels keep correlations of at most %s with the bags", [f"{x:.3f}" for x in left])
-    return _train(cohort, "adv", home / "permuted", device, seed, path_label=str(table))
+    runs = {}
+    for k in range(PERMUTED_RUNS):
+        table, own_seed = home / f"permuted_labels_{k}.csv", derive_seed(seed, "permuted", k) % 2**31
+        left = permute_labels(cohort.table, (split.train, split.val), table, own_seed, signal)
+        logger.info(
+            "permuted labels keep correlations of at most %s with the bags", [f"{x:.3f}" for x in left]
+        )
+        runs[f"permuted_{k}"] = _train(
+            cohort,
+            "adv",
+            home / f"permuted_{k}",
+            device,
+            own_seed,
+            path_label=str(table),
+            epochs=PERMUTED_EPOCHS,
+        )
+    return runs
 
 
 def _prepare_slides(cohort: SyntheticCohort, home: Path, seed: int, device: str) -> list[Path]:
