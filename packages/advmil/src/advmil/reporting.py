@@ -9,7 +9,7 @@ from typing import Any
 
 from advmil import figures
 from advmil.evaluation import Evaluation
-from advmil.figures import save_figure
+from advmil.figures import save_figure as save_figure
 from advmil.predictions import Predictions
 from advmil.run_evaluation import evaluate_run, evaluate_runs
 from advmil.run_files import FinishedRun, open_run
