@@ -11,6 +11,7 @@ import numpy as np
 from advmil.config import Config
 from advmil.data.bags import BagInput
 from advmil.data.regions import mask_regions
+from advmil.errors import DataError
 from advmil.inference import ChangeBag, predict_generator
 from advmil.models.build import build_discriminator, build_generator
 from advmil.noise import torch_noise
@@ -22,6 +23,7 @@ from advmil.training import log_best, open_sink, write_house_files, write_origin
 from medshared.checkpoints import load_checkpoint
 from medshared.gpu import derive_seed, resolve_precision, seed_everything
 from medshared.runs import RunDirectory, run_logging
+from medshared.weights import load_state_dict
 
 
 def run_test_mode(
@@ -50,7 +52,7 @@ def run_test_mode(
         generator, discriminator = build_generator(config), build_discriminator(config)
         source = Path((config.test_load_path or "").replace("{}", str(config.data_split_seed)))
         for network, letter in ((generator, "G"), (discriminator, "D")):
-            network.load_state_dict(load_checkpoint(source / f"train_model{letter}-best.pth")["model"])
+            load_state_dict(network, load_checkpoint(_trained(source, letter))["model"], strict=True)
             network.to(where)
         ((name, patients),) = data.sets.items()
         kept: dict[str, int] = {}
@@ -87,6 +89,18 @@ def run_test_mode(
         }
         run.write_results(results)
         return results
+
+
+def _trained(folder: Path, letter: str) -> Path:
+    """Return the weights of a trained network: the best epoch's, or the last one's where none was chosen."""
+    for which in ("best", "last"):
+        path = folder / f"train_model{letter}-{which}.pth"
+        if path.is_file():
+            return path
+    raise DataError(
+        f"test_load_path: {folder} holds no train_model{letter}-best.pth; train with the same configuration first, or "
+        "give the folder of a finished run ({} stands for data_split_seed)"
+    )
 
 
 def _masking(config: Config, kept: dict[str, int]) -> ChangeBag:
