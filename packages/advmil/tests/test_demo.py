@@ -44,7 +44,14 @@ def test_every_part_runs_and_is_reported(small, tmp_path):
     page = (output / "report.html").read_text()
     assert "What the adversarial part adds, and what it does not" in page
     names = {path.name for path in (output / "figures").glob("*.png")}
-    assert {"scatter.png", "risk_groups.png", "curves.png", "brier.png", "tissue.png", "attention.png"} <= names
+    assert {
+        "scatter.png",
+        "risk_groups.png",
+        "curves.png",
+        "brier.png",
+        "tissue.png",
+        "attention.png",
+    } <= names
     # A second demonstration replaces the first, and nothing else.
     (output / "notes.txt").write_text("mine")
     demo._clear(output)
