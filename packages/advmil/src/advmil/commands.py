@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advmil.config import Config, Handler
 from advmil.config_rules import check_config, dead_keys, with_task_format
-from advmil.grid import GridRun, expand_grid
+from advmil.errors import RunInterruptedError
+from advmil.grid import GridRun, expand_grid, point_suffix
 from medshared.configuration import apply_overrides, load_config, load_yaml_or_json
+
+if TYPE_CHECKING:
+    from medshared.process import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -68,29 +73,34 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train one run or a grid of runs, or run the test mode, as the configuration says."""
+    from medshared.process import StopSignal
+
     handler, runs = load_runs(arguments)
+    folders = _run_folders([config for _, config in runs], arguments)
     failed: list[str] = []
-    folders = []
-    for run, config in runs:
-        folder = _run_folder(config)
-        folders.append((run, folder))
-        if arguments.resume and (folder / "results.json").is_file():
-            logger.info("%s: already finished", folder)
-            continue
-        try:
-            _train_one(config, handler, folder, arguments)
-        except (OSError, ValueError) as error:
-            if len(runs) == 1:
+    with StopSignal() as stop:
+        for (_, config), folder in zip(runs, folders, strict=True):
+            if stop.requested:
+                raise RunInterruptedError(f"stopped by {stop.name} before {folder}; --resume continues")
+            if arguments.resume and (folder / "results.json").is_file():
+                _leave_alone(folder, config)
+                continue
+            try:
+                _train_one(config, handler, folder, arguments, stop)
+            except RunInterruptedError:
                 raise
-            logger.error("%s failed: %s", folder, error)
-            failed.append(str(folder))
+            except (OSError, ValueError, RuntimeError) as error:
+                if len(runs) == 1:
+                    raise
+                logger.error("%s failed: %s", folder, error)
+                failed.append(str(folder))
     if len(runs) > 1:
         from advmil.summary import write_summary
 
-        mapping_path = arguments.output or Path(str(_common_path(runs)))
-        done = [(run.point, folder) for run, folder in folders if (folder / "results.json").is_file()]
+        pairs = zip(runs, folders, strict=True)
+        done = [(run.point, folder) for (run, _), folder in pairs if (folder / "results.json").is_file()]
         if done:
-            write_summary(mapping_path, done)
+            write_summary(arguments.output or Path(_common_path(runs)), done)
     if failed:
         logger.error("%d of %d runs failed: %s", len(failed), len(runs), ", ".join(failed))
         return 1
@@ -100,12 +110,27 @@ def train(arguments: argparse.Namespace) -> int:
 def _common_path(runs: list[tuple[GridRun, Config]]) -> str:
     """Return the ``save_path`` without the axes of the grid: where the summary goes."""
     run, config = runs[0]
-    suffix = "".join(f"-{name}_{value}" for name, value in run.point.items())
-    return config.save_path.removesuffix(suffix)
+    return config.save_path.removesuffix(point_suffix(run.point))
 
 
-def _run_folder(config: Config) -> Path:
-    if not config.test:
+def _run_folders(configs: Sequence[Config], arguments: argparse.Namespace) -> list[Path]:
+    """Return the folder of each run.
+
+    Raises:
+        ValueError: Two runs would write into one folder.
+    """
+    folders = [_run_folder(config, arguments) for config in configs]
+    doubled = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if doubled is not None:
+        raise ValueError(
+            f"{folders.count(doubled)} runs of the grid would write into {doubled}; put {{}} for test_mask_ratio and "
+            "data_split_seed into test_save_path, or give --output, below which every run has a name of its own"
+        )
+    return folders
+
+
+def _run_folder(config: Config, arguments: argparse.Namespace) -> Path:
+    if not config.test or arguments.output is not None:
         return Path(config.save_path)
     path = config.test_save_path or ""
     for value in (config.test_mask_ratio, config.data_split_seed):
@@ -113,7 +138,18 @@ def _run_folder(config: Config) -> Path:
     return Path(path)
 
 
-def _train_one(config: Config, handler: Handler, folder: Path, arguments: argparse.Namespace) -> None:
+def _leave_alone(folder: Path, config: Config) -> None:
+    """Leave a finished run as it is; only the page is written where the run was killed while drawing it."""
+    logger.info("%s: already finished", folder)
+    if not config.test and not (folder / "report.html").is_file():
+        from advmil.reporting import write_run_report
+
+        write_run_report(folder)
+
+
+def _train_one(
+    config: Config, handler: Handler, folder: Path, arguments: argparse.Namespace, stop: StopSignal
+) -> None:
     if config.test:
         from advmil.test_mode import run_test_mode
 
@@ -121,7 +157,7 @@ def _train_one(config: Config, handler: Handler, folder: Path, arguments: argpar
         return
     from advmil.training import train_run
 
-    train_run(config, handler, folder, device=arguments.device, resume=arguments.resume)
+    train_run(config, handler, folder, device=arguments.device, resume=arguments.resume, stop=stop)
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from advmil.curves import predicted_survival
 from advmil.evaluation import Evaluation, risk_groups
 from advmil.predictions import Predictions
+from medshared.files import write_bytes
 from medshared.metrics.survival_curves import kaplan_meier, log_rank
 
 if TYPE_CHECKING:
@@ -37,14 +40,47 @@ def draw_history(rows: Sequence[Mapping[str, Any]], loss: str, best_epoch: int) 
         figure.subplots(1, 2), (loss, "c_index"), ("loss", "C-index"), strict=True
     ):
         for colour, name in zip(COLOURS, ("train", "validation", "test"), strict=False):
-            key = f"{name}/{metric}"
-            points = [(row["epoch"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
+            # Semi-supervised runs have names of their own for what an epoch trained on.
+            names = [f"{name}/{metric}"] if name != "train" else _training_keys(rows, metric)
+            points = [
+                (row["epoch"], row[key])
+                for row in rows
+                for key in names
+                if isinstance(row.get(key), (int, float))
+            ]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, label=name)
         axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"chosen: epoch {best_epoch}")
         axes.set(xlabel="epoch", ylabel=title)
         axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _training_keys(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """Return the columns of a metric of the training set: train, labeled_train, fold0_mixed_train, …."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.endswith(f"train/{metric}"))
+    return list(keys)
+
+
+def draw_histogram(predictions: Predictions, bins: int = 20) -> Figure:
+    """Draw the distribution of predicted times over that of the observed ones, events and censored apart."""
+    figure, axes = _figure()
+    t, event = predictions.t.astype(np.float64), predictions.e == 1
+    values = {"predicted": predictions.point.astype(np.float64), "event": t[event], "censored": t[~event]}
+    finite = {name: x[np.isfinite(x)] for name, x in values.items()}
+    edges = np.histogram_bin_edges(np.concatenate(list(finite.values())), bins)
+    for (name, x), colour in zip(finite.items(), COLOURS, strict=False):
+        axes.hist(x, edges, histtype="step", color=colour, label=f"{name} (n = {len(x)})")
+    axes.set(xlabel="time in the unit of time_format", ylabel="patients")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, atomically."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return write_bytes(path, buffer.getvalue())
 
 
 def draw_scatter(predictions: Predictions, level: float = 0.9) -> Figure:

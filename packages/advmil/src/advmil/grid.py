@@ -26,6 +26,11 @@ class GridRun:
     point: dict[str, Any]
 
 
+def point_suffix(point: Mapping[str, Any]) -> str:
+    """Return what a run's ``save_path`` gets: ``-<key>_<value>`` for every axis; paths stay in one folder."""
+    return "".join(f"-{name}_{value}".replace("/", "_") for name, value in point.items())
+
+
 def expand_grid(
     mapping: Mapping[str, Any], *, multi_run: bool, label: str = "configuration"
 ) -> list[GridRun]:
@@ -68,7 +73,7 @@ def expand_grid(
     for values in itertools.product(*(axes[name] for name in slowest_first)):
         chosen = dict(zip(slowest_first, values, strict=True))
         point = {name: chosen[name] for name in names}
-        suffix = "".join(f"-{name}_{value}" for name, value in point.items())
+        suffix = point_suffix(point)
         config = dict(mapping) | point
         config["save_path"] = f"{mapping.get('save_path') or './results-adv/run'}{suffix}"
         runs.append(GridRun(config, point))

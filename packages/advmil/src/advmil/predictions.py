@@ -149,6 +149,9 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     ):
         raise ValueError("the sets were predicted in different units or by models of different kinds")
 
+    draws = {None if part.samples is None else part.samples.shape[1] for part in parts}
+    if len(draws) > 1:
+        raise ValueError(f"the sets have different numbers of draws a patient: {sorted(map(str, draws))}")
     edges = {None if part.edges is None else tuple(part.edges.tolist()) for part in parts}
     if len(edges) > 1:
         raise ValueError("the sets have different time bins (labels_from: train sets them in each fold)")

@@ -9,21 +9,22 @@ from typing import Any
 
 from advmil import figures
 from advmil.evaluation import Evaluation
+from advmil.figures import save_figure as save_figure
 from advmil.predictions import Predictions
 from advmil.run_evaluation import evaluate_run, evaluate_runs
 from advmil.run_files import FinishedRun, open_run
 from advmil.scoring import MONITORED_LOSS
-from medshared.files import read_json, write_bytes
-from medshared.report import Report
+from medshared.files import read_json
+from medshared.report import Report, format_value
 from medshared.runs import RunDirectory
 
 logger = logging.getLogger(__name__)
 
 TITLES = {
     "history": "Learning curves",
-    "scatter": "Predicted and observed time of the test patients, with each patient's 90 % interval",
-    "risk_groups": "Kaplan-Meier curves of the test patients by predicted risk",
-    "curves": "Predicted survival of some test patients",
+    "scatter": "Predicted and observed time of the {} patients, with each patient's 90 % interval",
+    "risk_groups": "Kaplan-Meier curves of the {} patients by predicted risk",
+    "curves": "Predicted survival of some {} patients",
     "brier": "Brier score over time",
     "calibration": "D-calibration: where patients' own times fall in their predicted distributions",
 }
@@ -42,15 +43,16 @@ def write_run_report(folder: Path) -> Path:
         evaluate_runs([folder])
         return folder / "evaluation" / "evaluation.html"
     run = open_run(folder)
-    set_name = "test" if (folder / "predictions_test.npz").is_file() else next(iter(run.results["sets"]))
+    sets = run.results["sets"]
+    set_name = next((name for name in ("test", "validation") if name in sets), next(iter(sets)))
     predictions = run.predictions(set_name)
     evaluation = evaluate_run(run, set_name, resamples=500) if not run.config.test else None
     drawn = draw_figures(run, predictions, evaluation)
     report = Report(f"AdvMIL: {folder.name}", _subtitle(run))
     if evaluation is not None:
-        _headline(report, run, evaluation)
+        _headline(report, evaluation, set_name)
     for name, path in drawn.items():
-        report.figure(path, TITLES[name])
+        report.figure(path, TITLES[name].format(set_name))
     _selection(report, run)
     report.section("The original's metrics").table(
         _original_rows(run.results["sets"]),
@@ -69,12 +71,12 @@ def _subtitle(run: FinishedRun) -> str:
     return f"{c.task}, backbone {c.bcb_mode}, fold {c.data_split_seed}, seed {c.seed}"
 
 
-def _headline(report: Report, run: FinishedRun, evaluation: Evaluation) -> None:
+def _headline(report: Report, evaluation: Evaluation, set_name: str) -> None:
     value = evaluation.metrics["c_index"]
     cards: dict[str, Any] = {
         "C-index": value.estimate,
-        "95 % interval": f"{value.low:.3f} – {value.high:.3f}",
-        "test patients": evaluation.patients,
+        "95 % interval": f"{format_value(value.low)} – {format_value(value.high)}",
+        f"{set_name} patients": evaluation.patients,
         "events": evaluation.events,
     }
     if "mae_days" in evaluation.metrics:
@@ -82,7 +84,8 @@ def _headline(report: Report, run: FinishedRun, evaluation: Evaluation) -> None:
         cards["constant (days)"] = evaluation.metrics["constant_mae_days"].estimate
     report.cards(cards)
     report.table(
-        evaluation.table(), caption="metrics of the test patients; intervals by a bootstrap over patients"
+        evaluation.table(),
+        caption=f"metrics of the {set_name} patients; intervals by a bootstrap over patients",
     )
 
 
@@ -130,12 +133,3 @@ def draw_figures(
         except Exception:
             logger.exception("figure %s could not be drawn", name)
     return drawn
-
-
-def save_figure(figure: Any, path: Path) -> Path:
-    """Write a figure as PNG, atomically."""
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return write_bytes(path, buffer.getvalue())

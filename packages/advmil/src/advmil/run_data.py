@@ -15,7 +15,8 @@ from advmil.data.bags import BagInput, BagSource
 from advmil.data.labels import FoldWarning, Labels, fold_warnings, make_labels
 from advmil.data.order import EpochOrder
 from advmil.data.splits import Split, check_split, kfold_patients, read_split, sample_patients
-from advmil.data.tables import Cohort, read_cohort
+from advmil.data.tables import Cohort, read_cohort, shorten
+from advmil.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class RunData:
         sets: Patients of each set that is reported, by the original's name of the set.
         labelled: Patients whose labels may be used in training.
         epochs_of: Training patients of epoch k, by ``k % len(epochs_of)``; one entry unless semi-supervised.
+        epoch_names: What the original's tracker calls the metrics of each entry of ``epochs_of``.
         name: Prefix of the output files, without the underscore.
         warnings: Parts whose metrics will be undefined or mean little.
     """
@@ -52,6 +54,7 @@ class RunData:
     labelled: frozenset[str]
     epochs_of: tuple[tuple[str, ...], ...]
     name: str
+    epoch_names: tuple[str, ...] = ("train",)
     warnings: list[FoldWarning] = field(default_factory=list)
 
     def rows(self, patients: Sequence[str]) -> np.ndarray:
@@ -84,7 +87,7 @@ def load_run_data(config: Config) -> RunData:
     # One generator for both draws, in the order of the original: the subset first, then the labelled patients.
     rng = np.random.RandomState(config.seed)
     train = split.train
-    if config.train_sampling is not None and not config.test:
+    if config.train_sampling is not None:  # in test mode as well: these patients set the time bins
         train = tuple(sample_patients(train, config.train_sampling, rng)[0])
         logger.info("train_sampling: %d of %d training patients", len(train), len(split.train))
     everyone = (*split.train, *split.val, *split.test)
@@ -99,31 +102,74 @@ def load_run_data(config: Config) -> RunData:
     source = BagSource(config, cohort)
     if config.test:
         chosen = split.parts[config.test_path]
+        if not chosen:
+            raise DataError(
+                f"test_path: {config.test_path}: {split.path} names no such patients; choose another part"
+            )
+        check_files(source, chosen)
         sets = {f"exec-{config.test_path}": chosen}
         return RunData(cohort, split, labels, source, sets, frozenset(train), (train,), "test_mode")
     others = {PARTS[part]: ids for part, ids in split.parts.items() if part != "train" and ids}
+    check_files(source, (*train, *(patient for ids in others.values() for patient in ids)))
     warnings = fold_warnings(
         cohort, {PARTS[part]: ids for part, ids in (split.parts | {"train": train}).items()}
     )
     if not config.semi_training:
         sets = {"train": train, **others}
-        return RunData(cohort, split, labels, source, sets, frozenset(train), (train,), "train", warnings)
+        return RunData(
+            cohort, split, labels, source, sets, frozenset(train), (train,), "train", warnings=warnings
+        )
     labelled, unlabelled = (tuple(ids) for ids in sample_patients(train, config.ssl_num_labeled, rng))
     sets = {"labeled_train": labelled, "unlabeled_train": unlabelled, **others}
     epochs_of = _semi_supervised_epochs(config, labelled, unlabelled)
-    name = RUN_NAMES[config.semi_training_mode]
-    return RunData(cohort, split, labels, source, sets, frozenset(labelled), epochs_of, name, warnings)
+    return RunData(
+        cohort,
+        split,
+        labels,
+        source,
+        sets,
+        frozenset(labelled),
+        tuple(epochs_of.values()),
+        RUN_NAMES[config.semi_training_mode],
+        tuple(epochs_of),
+        warnings,
+    )
 
 
 def _semi_supervised_epochs(
     config: Config, labelled: tuple[str, ...], unlabelled: tuple[str, ...]
-) -> tuple[tuple[str, ...], ...]:
+) -> dict[str, tuple[str, ...]]:
+    """Return the training patients of the epochs, which are gone through in turn, by the original's name."""
+    if not unlabelled:
+        raise DataError(
+            f"ssl_num_labeled: {config.ssl_num_labeled:g} labels all {len(labelled)} training patients, so that none "
+            "is unlabelled; lower it, or set semi_training: False"
+        )
     if config.semi_training_mode == "LD":
-        return (labelled,)
+        return {"labeled_train": labelled}
     if config.semi_training_mode == "UD":
-        return (unlabelled,)
+        return {"unlabeled_train": unlabelled}
     folds = kfold_patients(labelled, unlabelled, config.ssl_kfold, config.seed)
-    return tuple(tuple(patients) for patients in folds)
+    return {f"fold{k}_mixed_train": tuple(patients) for k, patients in enumerate(folds)}
+
+
+def check_files(source: BagSource, patients: Sequence[str]) -> None:
+    """Look for the slide files of patients before the first epoch rather than in the middle of a run.
+
+    Raises:
+        DataError: Naming the missing files and their patients.
+    """
+    missing = [
+        f"{source.slide_path(slide)} (patient {patient})"
+        for patient in patients
+        for slide in source.cohort.patients[patient].slides
+        if not source.slide_path(slide).is_file()
+    ]
+    if missing:
+        raise DataError(
+            f"{len(missing)} slide files are missing: {shorten(missing, 3)}: make their features, or take the slides "
+            f"out of {source.cohort.path}; `advmil check` lists all"
+        )
 
 
 def place(bag: BagInput, device: object) -> BagInput:

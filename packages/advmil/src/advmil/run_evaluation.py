@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ def evaluate_runs(
     """
     runs = [open_run(folder) for folder in find_runs(paths)]
     folder = output or (paths[0] / "evaluation")
-    found = {run.folder.name: evaluate_run(run, set_name, resamples=resamples, seed=seed) for run in runs}
+    names = _short_names([run.folder for run in runs])
+    found = {
+        name: evaluate_run(run, set_name, resamples=resamples, seed=seed)
+        for name, run in zip(names, runs, strict=True)
+    }
     content: dict[str, Any] = {"set": set_name, "runs": {name: e.flat() for name, e in found.items()}}
     report = Report("AdvMIL evaluation", f"{len(runs)} run{'s' * (len(runs) > 1)}, set {set_name}")
     for name, evaluation in found.items():
@@ -97,6 +102,16 @@ def evaluate_runs(
     return content
 
 
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the last parts of paths, as many as tell the folders apart."""
+    absolute = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100 - links stay as they are
+    for n in range(1, max(len(path.parts) for path in absolute)):
+        names = ["_".join(path.parts[-n:]) for path in absolute]
+        if len(set(names)) == len(names):
+            return names
+    return [str(k) for k in range(len(folders))]
+
+
 def _pooled(runs: Sequence[FinishedRun], set_name: str, resamples: int, seed: int) -> Evaluation | None:
     """Score the sets of all folds together where they are disjoint and of one kind; weights from all patients."""
     try:
@@ -105,6 +120,24 @@ def _pooled(runs: Sequence[FinishedRun], set_name: str, resamples: int, seed: in
         logger.info("no pooled result: %s", reason)
         return None
     return evaluate_predictions(joined, joined.e, joined.days, n_resamples=resamples, seed=seed)
+
+
+def _by_fold(path: Path) -> dict[int, FinishedRun]:
+    """Return the runs at a path by fold.
+
+    Raises:
+        DataError: Two runs of one fold.
+    """
+    found: dict[int, FinishedRun] = {}
+    for run in (open_run(folder) for folder in find_runs([path])):
+        fold = int(run.results.get("fold", 0))
+        if fold in found:
+            raise DataError(
+                f"{found[fold].folder} and {run.folder} are both of fold {fold}; give a folder that holds one model's "
+                "folds, or single runs"
+            )
+        found[fold] = run
+    return found
 
 
 def compare_runs(
@@ -129,9 +162,7 @@ def compare_runs(
     Raises:
         DataError: The two have different folds.
     """
-    first, second = (
-        {open_run(f).results.get("fold", 0): open_run(f) for f in find_runs([p])} for p in (a, b)
-    )
+    first, second = (_by_fold(path) for path in (a, b))
     if set(first) != set(second):
         raise DataError(
             f"{a} has the folds {sorted(first)}, {b} has {sorted(second)}; compare runs of the same folds"

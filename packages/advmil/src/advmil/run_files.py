@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,9 @@ class FinishedRun:
             return from_arrays(dict(arrays))
 
     def training_predictions(self) -> Predictions:
-        """Return the predictions of the training patients whose labels were used."""
+        """Return the predictions of the training patients whose labels were used; in test mode the loaded run's."""
+        if self.config.test:
+            return open_run(Path(self.results["test_load_path"])).training_predictions()
         name = next((n for n in TRAINING_SETS if (self.folder / f"predictions_{n}.npz").is_file()), "train")
         return self.predictions(name)
 
@@ -105,22 +108,34 @@ def open_run(folder: Path) -> FinishedRun:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Return the run directories among paths and directly below them, in order.
+    """Return the run directories that paths stand for, in order and each once.
+
+    Args:
+        paths: Run directories, folders that hold some, or folders with the ``summary.json`` of a grid.
 
     Raises:
         DataError: A path holds no finished run.
     """
     found: list[Path] = []
     for path in paths:
-        below = (
-            [path]
-            if (path / "results.json").is_file()
-            else sorted(p.parent for p in path.glob("*/results.json"))
-        )
-        if not below:
-            raise DataError(f"{path}: no finished run here or directly below (expected results.json)")
-        found += below
-    return found
+        runs = _runs_at(path)
+        if not runs:
+            raise DataError(
+                f"{path}: no finished run here or directly below (expected results.json), nor the summary of a grid"
+            )
+        found += runs
+    return list(dict.fromkeys(found))
+
+
+def _runs_at(path: Path) -> list[Path]:
+    if (path / "results.json").is_file():
+        return [path]
+    if (path / "summary.json").is_file():
+        listed = [
+            Path(os.path.normpath(path / run)) for run in read_json(path / "summary.json").get("runs", [])
+        ]
+        return [run for run in listed if (run / "results.json").is_file()]
+    return sorted(p.parent for p in path.glob("*/results.json"))
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu", which: str = "best") -> TrainedModel:

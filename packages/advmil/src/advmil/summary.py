@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def write_summary(folder: Path, runs: Sequence[tuple[Mapping[str, Any], Path]]) 
     axes = list(runs[0][0])
     groups = summarise(frame, axes)
     write_table(folder / "summary.csv", frame)
-    content = {"axes": axes, "groups": groups}
+    places = [os.path.relpath(run, folder) for _, run in runs]
+    content = {"axes": axes, "runs": places, "groups": groups}
     write_json(folder / "summary.json", content)
     for group in groups:
         for name, value in group["metrics"].items():

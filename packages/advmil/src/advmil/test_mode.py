@@ -11,6 +11,7 @@ import numpy as np
 from advmil.config import Config
 from advmil.data.bags import BagInput
 from advmil.data.regions import mask_regions
+from advmil.errors import DataError
 from advmil.inference import ChangeBag, predict_generator
 from advmil.models.build import build_discriminator, build_generator
 from advmil.noise import torch_noise
@@ -18,10 +19,11 @@ from advmil.outputs import write_config
 from advmil.run_data import load_run_data
 from advmil.scoring import original_metrics
 from advmil.trainer import choose_device
-from advmil.training import write_house_files, write_original_files
+from advmil.training import log_best, open_sink, write_house_files, write_original_files
 from medshared.checkpoints import load_checkpoint
 from medshared.gpu import derive_seed, resolve_precision, seed_everything
 from medshared.runs import RunDirectory, run_logging
+from medshared.weights import load_state_dict
 
 
 def run_test_mode(
@@ -50,7 +52,7 @@ def run_test_mode(
         generator, discriminator = build_generator(config), build_discriminator(config)
         source = Path((config.test_load_path or "").replace("{}", str(config.data_split_seed)))
         for network, letter in ((generator, "G"), (discriminator, "D")):
-            network.load_state_dict(load_checkpoint(source / f"train_model{letter}-best.pth")["model"])
+            load_state_dict(network, load_checkpoint(_trained(source, letter))["model"], strict=True)
             network.to(where)
         ((name, patients),) = data.sets.items()
         kept: dict[str, int] = {}
@@ -69,9 +71,15 @@ def run_test_mode(
         scores = {name: original_metrics(predicted, config)}
         write_original_files(run.path, data.name, {name: predicted}, scores, config)
         write_house_files(run, {name: predicted})
+        sink = open_sink(config, run.path, config.test_wandb_prj)
+        try:
+            log_best(sink, data.name, name, scores[name], 0)
+        finally:
+            sink.close()
         results = {
             "handler": "adv",
             "task": config.task,
+            "backbone": config.bcb_mode,
             "fold": config.data_split_seed,
             "test_load_path": str(source),
             "mask_ratio": config.test_mask_ratio,
@@ -81,6 +89,18 @@ def run_test_mode(
         }
         run.write_results(results)
         return results
+
+
+def _trained(folder: Path, letter: str) -> Path:
+    """Return the weights of a trained network: the best epoch's, or the last one's where none was chosen."""
+    for which in ("best", "last"):
+        path = folder / f"train_model{letter}-{which}.pth"
+        if path.is_file():
+            return path
+    raise DataError(
+        f"test_load_path: {folder} holds no train_model{letter}-best.pth; train with the same configuration first, or "
+        "give the folder of a finished run ({} stands for data_split_seed)"
+    )
 
 
 def _masking(config: Config, kept: dict[str, int]) -> ChangeBag:

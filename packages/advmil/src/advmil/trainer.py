@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -19,11 +19,13 @@ from advmil.config import Config, Handler
 from advmil.data.bags import BagInput
 from advmil.early_stopping import EarlyStopping, plateau_schedule
 from advmil.errors import RunInterruptedError, TrainingError
+from advmil.figures import draw_histogram, save_figure
 from advmil.inference import Centre, assemble, autocast, predict_baseline, predict_generator
 from advmil.models.build import build_baseline, build_discriminator, build_generator
 from advmil.noise import NoiseSource, torch_noise, zero_noise
 from advmil.optimisers import build_optimizer, needs_second_order
 from advmil.predictions import Predictions
+from advmil.progress import Progress, check_same_run
 from advmil.run_data import RunData, place
 from advmil.scoring import MONITORED_LOSS, original_metrics
 from advmil.updates import (
@@ -42,26 +44,11 @@ from medshared.runs import RunDirectory, StopSignal
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Progress:
-    """Where a run is; saved with every ``last.pt``."""
-
-    epoch: int = 0  # finished epochs
-    group: int = 0  # finished groups of the epoch under way
-    best_epoch: int = 0  # 1-based; 0 = none yet
-    stopped: bool = False  # early stopping has ended the run
-    patients: list[str] = field(default_factory=list)  # seen in the epoch under way
-    outputs: list[list[float]] = field(default_factory=list)  # their predictions
-    scores: list[float] = field(default_factory=list)  # the discriminator's view of them
-    sums: dict[str, float] = field(default_factory=dict)  # of the logged losses over groups
-    counts: dict[str, int] = field(default_factory=dict)
-
-
 def choose_device(config: Config, asked: str | None) -> torch.device:
     """Return the device: the flag, else the key ``device``, else ``cuda_id`` where there is such a card."""
     if asked or config.device:
         return select_device(asked or config.device or "auto")
-    if config.cuda_id is not None and torch.cuda.is_available():
+    if config.cuda_id is not None and 0 <= config.cuda_id < torch.cuda.device_count():
         return select_device(f"cuda:{config.cuda_id}")
     return select_device("auto")
 
@@ -97,7 +84,7 @@ class Trainer:
         self.epochs = config.ssl_epochs if semi else config.epochs
         self.patience = config.ssl_es_patience if semi else config.es_patience
         if semi:
-            warmup = len(data.epochs_of) if len(data.epochs_of) > 1 else 0
+            warmup = config.ssl_kfold if config.semi_training_mode in ("UD+LD", "LD+UD") else 0
         else:
             warmup = config.es_warmup
         higher = config.monitor_metrics == "ci"
@@ -229,17 +216,16 @@ class Trainer:
             bags = [place(bag, self.device) for _, bag in islice(stream, len(patients))]
             log = self.train_group(patients, bags)
             self.progress.group = number + 1
-            sink.log(log, epoch * len(groups) + number)
+            self.progress.updates += 1
+            sink.log(log, self.progress.updates)
             if stop.requested:
                 self.save_last()
                 raise RunInterruptedError(
                     f"stopped by {stop.name} in epoch {epoch + 1} after {number + 1} groups; --resume continues"
                 )
-        p = self.progress
-        seen = self._training_predictions()
-        means = {key: p.sums[key] / p.counts[key] for key in p.sums}
-        p.group, p.patients, p.outputs, p.scores, p.sums, p.counts = 0, [], [], [], {}, {}
-        return means | {f"train/{key}": value for key, value in original_metrics(seen, self.config).items()}
+        metrics = original_metrics(self._training_predictions(), self.config)
+        name = self.data.epoch_names[epoch % len(self.data.epochs_of)]
+        return self.progress.end_epoch() | {f"{name}/{key}": value for key, value in metrics.items()}
 
     def _training_predictions(self) -> Predictions:
         """Return the predictions that the groups of the epoch were updated on."""
@@ -280,7 +266,11 @@ class Trainer:
         """Score a set after an epoch, with the noise that ``val_noise`` asks for."""
         samples = self.config.val_noise_samples if self.config.val_noise == "mean" else 1
         source = zero_noise if self.config.val_noise == "zero" else None
-        return original_metrics(self.predict(self.data.sets[name], samples, source, "mean"), self.config)
+        predicted = self.predict(self.data.sets[name], samples, source, "mean")
+        if self.config.log_plot:
+            path = self.run.figures / "histograms" / f"{name}-epoch{self.progress.epoch + 1:04d}.png"
+            save_figure(draw_histogram(predicted), path)
+        return original_metrics(predicted, self.config)
 
     # ------------------------------------------------------------------ the run
 
@@ -302,8 +292,14 @@ class Trainer:
             self.progress.epoch = epoch + 1
             self.run.log_metrics(row)
             self.save_last()
-            sink.log(row | {"seconds": time.perf_counter() - started}, epoch + 1)
+            # The losses of the groups have gone to the tracker one by one.
+            shown = {key: value for key, value in row.items() if not key.startswith("train_batch/")}
+            sink.log(shown | {"seconds": time.perf_counter() - started}, self.progress.updates)
             self._announce(row)
+            if stop.requested and self.progress.epoch < self.epochs and not self.progress.stopped:
+                raise RunInterruptedError(
+                    f"stopped by {stop.name} after epoch {epoch + 1}; --resume continues"
+                )
         self.save_original("last")
 
     def _announce(self, row: Mapping[str, Any]) -> None:
@@ -325,7 +321,11 @@ class Trainer:
         if not self.patience or "validation" not in self.data.sets:
             return
         if math.isnan(value):
-            logger.warning("validation %s is undefined in epoch %d", self.monitored, epoch + 1)
+            if epoch == 0:
+                logger.warning(
+                    "validation %s is undefined: no epoch can be chosen by it, nor training stopped early",
+                    self.monitored,
+                )
             return
         self.scheduler.step(value)
         decision = self.stopping.update(epoch, value)
@@ -389,7 +389,7 @@ class Trainer:
     def restore(self) -> None:
         """Continue from ``last.pt``: afterwards every number is what the uninterrupted run would have had."""
         state = self.run.load_checkpoint("last")
-        self._check_same_run(state["config"])
+        check_same_run(self.run.path, state["config"], self.config)
         for name, (network, optimizer) in self._networks().items():
             network.load_state_dict(state["networks"][name]["model"])
             optimizer.load_state_dict(state["networks"][name]["optimizer"])
@@ -399,23 +399,3 @@ class Trainer:
         self.run.truncate_metrics(int(state["metrics_rows"]))
         restore_rng(state["rng"])
         logger.info("resumed after epoch %d, group %d", self.progress.epoch, self.progress.group)
-
-    def _check_same_run(self, saved: Mapping[str, Any]) -> None:
-        """Refuse to continue a run under settings that would change its course."""
-        free = {
-            "save_path",
-            "device",
-            "cuda_id",
-            "logger",
-            "wandb_dir",
-            "wandb_prj",
-            "num_workers",
-            "cache_features_gb",
-        }
-        now = self.config.model_dump()
-        changed = sorted(key for key in now if key not in free and saved.get(key) != now[key])
-        if changed:
-            raise TrainingError(
-                f"{self.run.path}: cannot resume, {', '.join(changed)} differ from the saved run; start a new run, "
-                "or resume with the run's own config.yaml"
-            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def train_run(
     data: RunData | None = None,
     command: Sequence[str] | None = None,
     report: bool = True,
+    stop: StopSignal | None = None,
 ) -> dict[str, Any]:
     """Train one run into ``folder`` and return what its ``results.json`` holds.
 
@@ -55,6 +57,10 @@ def train_run(
         data: Prepared data, when the caller has it.
         command: The command line, for the record.
         report: Draw pictures and write ``report.html``.
+        stop: Signals that the caller listens to already; by default the run listens itself.
+
+    Returns:
+        What ``results.json`` holds.
 
     Raises:
         RunInterruptedError: A signal stopped the run; it can be resumed.
@@ -63,7 +69,7 @@ def train_run(
     config = config.resolved()
     run = RunDirectory(folder)
     run.create(config.model_dump() | {"handler": handler}, command=command, seed=config.seed, resume=resume)
-    with run_logging("advmil", run.path / "log.txt"), StopSignal() as stop:
+    with run_logging("advmil", run.path / "log.txt"), nullcontext(stop) if stop else StopSignal() as stop:
         started = time.perf_counter()
         write_config(run.path / "print_config.txt", config.model_dump())
         data = data or load_run_data(config)
@@ -72,12 +78,7 @@ def train_run(
         for name, patients in data.sets.items():
             events = int(data.labels.e[data.rows(patients)].sum())
             logger.info("%s: %d patients, %d events", name, len(patients), events)
-        sink = open_logger(
-            config.logger,
-            Path(config.wandb_dir or run.path),
-            project=config.wandb_prj,
-            config=config.model_dump(),
-        )
+        sink = open_sink(config, run.path, config.wandb_prj)
         try:
             trainer = Trainer(config, handler, data, run, device=device, resume=resume)
             trainer.fit(stop, sink)
@@ -85,8 +86,25 @@ def train_run(
         finally:
             sink.close()
         if report:
-            write_run_report(run.path)
+            try:
+                write_run_report(run.path)
+            except ValueError as reason:  # such as predictions that are not finite; the results are written
+                logger.error("no report.html: %s", reason)
         return results
+
+
+def open_sink(config: Config, folder: Path, project: str) -> MetricLogger:
+    """Open the tracker of a run: ``wandb_dir`` is of W&B, which keeps runs apart itself; else the run directory.
+
+    Args:
+        config: Says which tracker.
+        folder: Run directory.
+        project: Name of the project in the tracker.
+    """
+    if config.logger == "wandb" and config.wandb_dir:
+        folder = Path(config.wandb_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+    return open_logger(config.logger, folder, project=project, config=config.model_dump())
 
 
 def _finish(trainer: Trainer, sink: MetricLogger, started: float) -> dict[str, Any]:
@@ -102,7 +120,7 @@ def _finish(trainer: Trainer, sink: MetricLogger, started: float) -> dict[str, A
         noise = _evaluation_noise(config, name)
         predictions[name] = trainer.predict(patients, samples, noise)
         scores[name] = original_metrics(predictions[name], config)
-        sink.log({f"bestckpt/{data.name}/{name}/{k}": v for k, v in scores[name].items()}, trainer.epochs)
+        log_best(sink, data.name, name, scores[name], trainer.progress.updates)
     write_original_files(run.path, data.name, predictions, scores, config)
     write_house_files(run, predictions)
     logger.info("peak memory %.0f MB", peak_memory_bytes(trainer.device) / 1e6)
@@ -126,6 +144,11 @@ def _finish(trainer: Trainer, sink: MetricLogger, started: float) -> dict[str, A
     }
     run.write_results(results)
     return results
+
+
+def log_best(sink: MetricLogger, run_name: str, set_name: str, scores: dict[str, float], step: int) -> None:
+    """Log the metrics of a set under the original's names."""
+    sink.log({f"bestckpt/{run_name}/{set_name}/{key}": value for key, value in scores.items()}, step)
 
 
 def _last_epoch_scores(trainer: Trainer, samples: int) -> dict[str, dict[str, float]]:

@@ -39,10 +39,10 @@ def add_tissue_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--tissue",
         choices=["otsu", "clam"],
-        default="otsu",
-        help="otsu needs no tuning; clam has CLAM's parameters",
+        help="otsu needs no tuning; clam has CLAM's parameters (default: clam with --preset or --process-list, "
+        "otherwise otsu)",
     )
-    parser.add_argument("--preset", help="CLAM preset (a name or a CSV file); implies --tissue clam")
+    parser.add_argument("--preset", help="CLAM preset: a name or a CSV file")
     parser.add_argument(
         "--process-list", type=Path, help="CSV with parameters of single slides, spacing_um among them"
     )
@@ -57,7 +57,7 @@ def add_tissue_options(parser: argparse._ActionsContainer) -> None:
 def add_encoder_options(parser: argparse._ActionsContainer) -> None:
     """Add the flags of the features."""
     parser.add_argument(
-        "--encoder", default="resnet50_trunc", help="resnet50_trunc, or the name of a timm model"
+        "--encoder", default="resnet50_trunc", help="resnet50_trunc, uni_v1, or the name of a timm model"
     )
     parser.add_argument("--weights", type=Path, help="file with the encoder's weights")
     parser.add_argument("--download", action="store_true", help="allow fetching the weights")
@@ -67,6 +67,9 @@ def add_encoder_options(parser: argparse._ActionsContainer) -> None:
         "--target-patch-size", type=int, help="resize patches to this many pixels (default: do not)"
     )
     parser.add_argument("--half", action="store_true", help="store float16")
+    parser.add_argument(
+        "--precision", choices=["32", "bf16"], default="32", help="of the encoder (default: %(default)s)"
+    )
     parser.add_argument(
         "--max-fault-share", type=float, default=0.05, help="of patches that cannot be decoded"
     )
