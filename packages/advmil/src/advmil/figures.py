@@ -139,10 +139,15 @@ def draw_risk_groups(predictions: Predictions, n_groups: int = 2) -> Figure:
             linewidth=0,
         )
     test = log_rank(predictions.e, predictions.days, groups)
-    p = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
-    axes.set(xlabel="days", ylabel="survival", ylim=(0, 1.02), title=f"log-rank {p}")
+    axes.set(xlabel="days", ylabel="survival", ylim=(0, 1.02), title=f"log-rank {_p_text(test.p_value)}")
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _p_text(p: float) -> str:
+    if np.isnan(p):
+        return "undefined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def draw_curves(
@@ -197,6 +202,6 @@ def draw_calibration(histogram: NDArray[np.float64], p_value: float) -> Figure:
     axes.set(
         xlabel="predicted survival at the patient's own time",
         ylabel="share of patients",
-        title=f"D-calibration p = {p_value:.3f}",
+        title=f"D-calibration {_p_text(p_value)}",
     )
     return figure

@@ -1,0 +1,72 @@
+"""Finished runs as they lie on disk."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from advmil.errors import DataError
+from advmil.inference import predict_generator
+from advmil.run_data import load_run_data
+from advmil.run_files import find_runs, load_model, open_run
+from advmil.training import _evaluation_noise
+
+
+def test_a_run_knows_its_configuration_and_sets(tiny_run):
+    run = open_run(tiny_run)
+    assert run.handler == "adv"
+    assert run.config.bcb_mode == "abmil"
+    assert run.name == "train"
+    assert len(run.predictions("test")) == 9
+    assert run.training_predictions().patients == run.predictions("train").patients
+
+
+def test_the_loaded_model_predicts_what_the_run_wrote(tiny_run):
+    model = load_model(tiny_run)
+    data = load_run_data(model.run.config.resolved())
+    written = model.run.predictions("test")
+    again = predict_generator(
+        model.network,
+        model.discriminator,
+        data,
+        written.patients,
+        model.run.config.resolved(),
+        samples=written.samples.shape[1],
+        noise=_evaluation_noise(model.run.config, "test"),
+        device=torch.device("cpu"),
+    )
+    assert np.array_equal(again.samples, written.samples)
+    assert np.array_equal(again.fake_scores, written.fake_scores)
+    assert not model.network.training
+    assert model.unit_days == pytest.approx(data.labels.unit_days)
+    assert model.edges is None
+
+
+def test_last_weights_where_asked_or_where_no_best_are(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    for letter in "GD":
+        (tmp_path / "run" / f"train_model{letter}-best.pth").unlink()
+    fallback, last = load_model(tmp_path / "run"), load_model(tiny_run, which="last")
+    a, b = (model.network.state_dict() for model in (fallback, last))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_runs_are_found_once(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "b")
+    shutil.copytree(tiny_run, tmp_path / "a")
+    (tmp_path / "other").mkdir()
+    assert find_runs([tmp_path]) == [tmp_path / "a", tmp_path / "b"]
+    assert find_runs([tmp_path / "b", tmp_path]) == [tmp_path / "b", tmp_path / "a"]
+
+
+def test_what_is_no_finished_run(tiny_run, tmp_path):
+    with pytest.raises(DataError, match=r"no finished run here \(expected config\.yaml and results\.json\)$"):
+        open_run(tmp_path)
+    shutil.copy(tiny_run / "config.yaml", tmp_path)
+    with pytest.raises(DataError, match="continue it with --resume"):
+        open_run(tmp_path)
+    with pytest.raises(DataError, match="no predictions of a set 'x'; it has test, train, validation"):
+        open_run(tiny_run).predictions("x")
