@@ -34,6 +34,8 @@ HEAVY = {
     "advmil": ["nibabel", "stable-baselines3", "torch-geometric"],
     "infection-mt": ["openslide-python", "nibabel", "stable-baselines3"],
 }
+# Where a machine turns it off, every process would compile torch and its company anew, ten seconds each.
+CACHED_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 # Import names that differ from the distribution's name.
 MODULES = {
     "pyyaml": "yaml",
@@ -79,7 +81,7 @@ def run_pytest(session: nox.Session, name: str, *arguments: str, codes: tuple[in
         *arguments,
         *session.posargs,
         success_codes=codes,
-        env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")},
+        env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), **CACHED_BYTECODE},
     )
 
 
@@ -128,7 +130,7 @@ def demo(session: nox.Session) -> None:
     for name in PACKAGES:
         sync_member(session, name)
         try:
-            session.run(name, "demo", "--output", str(output / name), *session.posargs)
+            session.run(name, "demo", "--output", str(output / name), *session.posargs, env=CACHED_BYTECODE)
         except CommandFailed:
             failed.append(name)
     session.run("python", "-m", "medshared.demo", str(output))

@@ -33,7 +33,7 @@ class PatchAttention:
         slides: Names of the slides.
         slide_index: Position in ``slides``, int64 ``[n]``.
         row: Row of the patch in the slide's file, int64 ``[n]``.
-        coordinates: Top left corners in the unit of the file, ``[n, 2]``; null where unknown.
+        coordinates: Top left corners in the unit of the slide's file, ``[n, 2]``; NaN or null where unknown.
         weight: Attention ``[n]``; sums to one over the patient.
         region_score: Discriminator's inner product of the patch's region with the predicted time, ``[n]``; null
             unless asked for.

@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_making(verb)
     _add_using(verb)
+    _add_prediction(verb)
     return parser
 
 
@@ -97,7 +98,7 @@ def _add_making(verb: AddVerb) -> None:
 
 
 def _add_using(verb: AddVerb) -> None:
-    """Add what uses runs: evaluate, compare, predict, heatmap, report, stats."""
+    """Add what looks at runs: evaluate, compare, report."""
     evaluate = verb("evaluate", "survival metrics of one run, or of the folds below a folder", "evaluate")
     evaluate.add_argument("runs", type=Path, nargs="+", help="run directories, or a folder that holds them")
     evaluate.add_argument("--set-name", default="test", help="train, validation or test")
@@ -115,6 +116,13 @@ def _add_using(verb: AddVerb) -> None:
     compare.add_argument("--output", type=Path, required=True)
     compare.add_argument("--debug", action="store_true")
 
+    report = verb("report", "write report.html of a run again from its files", "report")
+    report.add_argument("run", type=Path, help="run directory, or a folder of folds")
+    report.add_argument("--debug", action="store_true")
+
+
+def _add_prediction(verb: AddVerb) -> None:
+    """Add what takes trained models to new data: predict, heatmap."""
     predict = verb("predict", "new slides or bags → risk, time, curve, attention", "predict")
     predict.add_argument("inputs", type=Path, nargs="+", help="feature files, slides, or folders of them")
     predict.add_argument(
@@ -124,27 +132,46 @@ def _add_using(verb: AddVerb) -> None:
         "--table", type=Path, help="CSV pathology_id, patient_id; else one slide is one patient"
     )
     predict.add_argument(
-        "--coordinates", type=Path, help="folder of CLAM coordinate files for attention tables"
+        "--coordinates", type=Path, help="folder of CLAM coordinate files, for features without"
     )
     predict.add_argument("--samples", type=int, default=200, help="noise draws a patient")
     predict.add_argument("--zero-noise", action="store_true", help="one deterministic prediction")
     predict.add_argument("--seed", type=int, default=0)
     predict.add_argument("--level", type=float, default=0.9, help="level of the intervals")
+    predict.add_argument("--no-attention", action="store_true", help="write no attention tables")
+    predict.add_argument(
+        "--region-scores", action="store_true", help="add the discriminator's score of each region to them"
+    )
     predict.add_argument("--output", type=Path, default=Path("predictions"))
+    _add_slide_options(predict)
     add_device(predict)
 
     heatmap = verb("heatmap", "attention over a slide: PNG, QuPath GeoJSON, OME-TIFF", "heatmap")
-    heatmap.add_argument("slides", type=Path, nargs="+", help="slide files")
-    heatmap.add_argument("--run", type=Path, required=True, help="run directory")
+    heatmap.add_argument("slides", type=Path, nargs="+", help="slide files, or folders of them")
+    heatmap.add_argument(
+        "--run", type=Path, nargs="+", required=True, help="run directory; of several, the mean"
+    )
     heatmap.add_argument("--features", type=Path, required=True, help="folder of <slide>.pt or <slide>.h5")
-    heatmap.add_argument("--coordinates", type=Path, required=True, help="folder of CLAM coordinate files")
+    heatmap.add_argument(
+        "--coordinates", type=Path, help="folder of CLAM coordinate files, where the features have none"
+    )
     heatmap.add_argument("--spacing-um", type=float, help="µm per pixel of slides that do not say")
     heatmap.add_argument("--output", type=Path, default=Path("heatmaps"))
     add_device(heatmap)
 
-    report = verb("report", "write report.html of a run again from its files", "report")
-    report.add_argument("run", type=Path, help="run directory, or a folder of folds")
-    report.add_argument("--debug", action="store_true")
+
+def _add_slide_options(predict: argparse.ArgumentParser) -> None:
+    """Add how slides among the inputs become features: what ``advmil prepare`` takes."""
+    from advmil.prepare.options import add_encoder_options, add_tissue_options
+
+    group = predict.add_argument_group("inputs that are slides", "as for the training data")
+    group.add_argument(
+        "--plain-patches",
+        action="store_true",
+        help="encode the patches themselves, for runs that were trained on ordinary patches",
+    )
+    add_tissue_options(group)
+    add_encoder_options(group)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -166,12 +166,14 @@ def check(arguments: argparse.Namespace) -> int:
     from advmil.data_check import check_run_data
 
     problems: list[str] = []
+    checked: set[tuple[str, ...]] = set()
     for run in expand_grid(mapping, multi_run=True, label=str(arguments.config)):
         config = with_task_format(
             load_config(Config, run.config, label=str(arguments.config)), arguments.handler
         )
         check_config(config, arguments.handler, str(arguments.config))
-        problems += [line for line in check_run_data(config.resolved()) if line not in problems]
+        found = check_run_data(config.resolved(), checked)
+        problems += [line for line in found if line not in problems]
     for line in problems:
         logger.error(line)
     logger.info("%d problem%s", len(problems), "" if len(problems) == 1 else "s")

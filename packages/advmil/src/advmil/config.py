@@ -102,7 +102,7 @@ class Config(BaseModel):
     path_cluster: str | None = None  # cluster: folder of <patient_id>.npy
     path_coordx5: str | None = None  # no effect
     path_label: str = ""  # table of slides: pathology_id, patient_id, e, t (days)
-    feat_format: Literal["pt", "h5"] = "pt"
+    feat_format: Literal["pt", "h5"] = "pt"  # files of features
     regions: Literal["consecutive", "coordinates", "plain"] = (
         "consecutive"  # new: 16 consecutive rows are a region; coordinates, plain: for ordinary patches
     )
@@ -125,31 +125,31 @@ class Config(BaseModel):
     gen_noi_noise_dist: Literal["uniform", "gaussian"] = "uniform"  # U(0, 1) or N(0, 1)
     gen_noi_hops: NotNegative = 1  # hidden layers of the head
     gen_norm: bool = False  # LayerNorm in the head's hidden layers
-    gen_dropout: Rate = 0.6
+    gen_dropout: Rate = 0.6  # in the head
     gen_out_scale: str = "sigmoid"  # sigmoid (ratio, quantile), exp, or anything else = identity (origin)
 
     # --- discriminator (--handler adv)
     disc_type: Literal["prj", "cat"] = "prj"  # projection or concatenation
-    disc_netx_in_dim: Positive = 1024
-    disc_netx_out_dim: Positive = 128
+    disc_netx_in_dim: Positive = 1024  # width of the features
+    disc_netx_out_dim: Positive = 128  # width of the bag's embedding
     disc_netx_ksize: Literal[1, 3] = 1  # 3 = convolution over the 4 x 4 patches of a region
-    disc_netx_backbone: Literal["avgpool", "gapool"] = "avgpool"
-    disc_netx_dropout: Rate = 0.25
+    disc_netx_backbone: Literal["avgpool", "gapool"] = "avgpool"  # how a region is pooled
+    disc_netx_dropout: Rate = 0.25  # in the bag's embedding
     disc_nety_in_dim: Positive = 1  # 1, or time_bins for disc_gansurv
     disc_nety_hid_dims: Dims = "64-128"  # the last equals disc_netx_out_dim
-    disc_nety_norm: bool = False
-    disc_nety_dropout: Rate = 0.0
+    disc_nety_norm: bool = False  # LayerNorm in the time's embedding
+    disc_nety_dropout: Rate = 0.0  # in the time's embedding
     disc_prj_path: str = "x"  # linear term on x (pooled bag), y (time); anything else = none
     disc_prj_iprd: Literal["instance", "bag"] = "instance"  # instance = RLIP
 
     # --- losses
     loss_gan_coef: Annotated[float, Field(ge=0)] = 0.004  # 0 turns the adversarial part off
-    loss_netD: Literal["bce", "hinge", "wasserstein"] = "bce"  # noqa: N815
+    loss_netD: Literal["bce", "hinge", "wasserstein"] = "bce"  # noqa: N815  # of D
     loss_regl1_coef: Annotated[float, Field(ge=0)] | None = (
         1e-5  # L1 over all parameters of G; null or <= 1e-8 = off
     )
     loss_mle_alpha: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight taken from the censored (discrete)
-    loss_recon_norm: Literal["l1", "l2"] = "l1"
+    loss_recon_norm: Literal["l1", "l2"] = "l1"  # of the time loss
     loss_recon_alpha: Annotated[float, Field(ge=0, le=1)] = 0.0  # weight taken from the censored (continuous)
     loss_recon_gamma: Annotated[float, Field(ge=0)] = (
         0.0  # margin for the censored; 0 with ratio, >= 1 with origin
@@ -162,12 +162,12 @@ class Config(BaseModel):
     loss_rank_weight: bool = False  # new: weight pairs by the softmax of their error
 
     # --- optimisation
-    opt_netG: str = "adam"  # noqa: N815 - the original's key
-    opt_netG_lr: Annotated[float, Field(gt=0)] = 8e-5  # noqa: N815
-    opt_netG_weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # noqa: N815 - not on biases and 1-D tensors
-    opt_netD_lr: Annotated[float, Field(gt=0)] = 8e-5  # noqa: N815 - Adam, no decay
+    opt_netG: str = "adam"  # noqa: N815  # optimiser of G
+    opt_netG_lr: Annotated[float, Field(gt=0)] = 8e-5  # noqa: N815  # learning rate of G
+    opt_netG_weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # noqa: N815  # not on biases and 1-D tensors
+    opt_netD_lr: Annotated[float, Field(gt=0)] = 8e-5  # noqa: N815  # learning rate of D: Adam, no decay
     opt_momentum: Rate = 0.9  # new: sgd, nesterov, momentum, sgdp, rmsprop, rmsproptf
-    epochs: Positive = 300
+    epochs: Positive = 300  # at most
     batch_size: Literal[1] = 1  # bags differ in length; use bp_every_batch
     bp_every_batch: Positive = 16  # bags per parameter update
     num_workers: NotNegative = 8  # reading ahead; results do not depend on it
@@ -177,7 +177,7 @@ class Config(BaseModel):
     # --- early stopping and selection
     es_patience: Positive | None = 30  # epochs; null = no early stopping
     es_warmup: NotNegative = 5  # epochs without checkpoint
-    es_verbose: bool = True
+    es_verbose: bool = True  # log epochs without improvement
     es_start_epoch: NotNegative = 0  # no stop before this epoch
     monitor_metrics: Literal["loss", "ci"] = "loss"  # of the validation set
 
@@ -186,35 +186,37 @@ class Config(BaseModel):
     log_plot: bool = False  # histogram of predictions each epoch; continuous tasks only
 
     # --- semi-supervised
-    semi_training: bool = False
-    semi_training_mode: Literal["UD+LD", "LD+UD", "LD", "UD"] = "UD+LD"
-    ssl_epochs: Positive = 300
+    semi_training: bool = False  # some training patients have no label
+    semi_training_mode: Literal["UD+LD", "LD+UD", "LD", "UD"] = (
+        "UD+LD"  # labelled and unlabelled, or one of them
+    )
+    ssl_epochs: Positive = 300  # at most
     ssl_num_labeled: Annotated[float, Field(gt=0)] = 0.6  # share or count of labelled training patients
     ssl_kfold: Positive = 5  # folds of the unlabelled
     ssl_resume_ckpt: Literal["last", "best"] = "best"  # no effect
-    ssl_es_patience: Positive | None = 30
+    ssl_es_patience: Positive | None = 30  # epochs; null = no early stopping
     ssl_es_warmup: NotNegative = 5  # no effect: ssl_kfold for UD+LD, else 0
-    ssl_es_verbose: bool = True
+    ssl_es_verbose: bool = True  # log epochs without improvement
     ssl_es_start_epoch: NotNegative = 0
 
     # --- test mode
-    test: bool = False
-    test_wandb_prj: str = "advmil-test"
+    test: bool = False  # score a trained model instead of training
+    test_wandb_prj: str = "advmil-test"  # project in the tracker
     test_path: Literal["train", "val", "test"] = "test"  # part of the split that is scored
     test_load_path: str | None = None  # run directory; {} stands for data_split_seed
     test_save_path: str | None = None  # {} {} stand for test_mask_ratio, data_split_seed
     test_mask_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of regions set to zero (patch, abmil)
-    test_sampling_times: Positive = 1
+    test_sampling_times: Positive = 1  # samples a patient
     test_zero_noise: bool = False
 
     # --- baselines (--handler base)
     pdh_dims: Dims = "384-1"  # embedding - outputs of the prediction head
-    mlp_hops: NotNegative = 1
-    mlp_norm: bool = False
-    mlp_dropout: Rate = 0.25
+    mlp_hops: NotNegative = 1  # hidden layers of the head
+    mlp_norm: bool = False  # LayerNorm in them
+    mlp_dropout: Rate = 0.25  # in them
     loss_use_censored: bool = True  # surv_reg with patch: count the censored in the squared error
-    opt_net: str = "adam"
-    opt_net_lr: Annotated[float, Field(gt=0)] = 8e-5
+    opt_net: str = "adam"  # optimiser
+    opt_net_lr: Annotated[float, Field(gt=0)] = 8e-5  # learning rate
     opt_net_weight_decay: Annotated[float, Field(ge=0)] = 5e-4
 
     # --- switches between the original's behaviour and the correct one; null follows faithful

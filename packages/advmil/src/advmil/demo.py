@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ SLIDE_PATIENTS = 4
 BACKBONE = "patch"
 EPOCHS = 30
 PERMUTED_RUNS, PERMUTED_EPOCHS = 8, 10
+REAL_TABLE_EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,12 @@ def run_demo(
         raise DataError("--table and --splits belong together: give both, or neither for a synthetic cohort")
     started = time.perf_counter()
     _clear(output)
-    if table is not None and splits is not None:
-        parts = _real_table_parts(output, table, splits, fold, seed, device)
-    else:
-        parts = _synthetic_parts(output, seed, device)
-    content, pictures = collect_results(parts, output)
+    with _one_thread():
+        if table is not None and splits is not None:
+            parts = _real_table_parts(output, table, splits, fold, seed, device)
+        else:
+            parts = _synthetic_parts(output, seed, device)
+        content, pictures = collect_results(parts, output)
     content["seed"] = seed
     content["seconds"] = time.perf_counter() - started
     write_demo_report(output, content, pictures)
@@ -142,6 +147,19 @@ def run_demo(
     return content
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: at this size more only wait for each other, most of all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _clear(output: Path) -> None:
     """Remove what an earlier demonstration left; any other folder is refused."""
     if output.exists() and any(output.iterdir()):
@@ -151,62 +169,98 @@ def _clear(output: Path) -> None:
     (output / "demo").mkdir(parents=True, exist_ok=True)
 
 
-def _train(
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training of the demonstration.
+
+    Attributes:
+        folder: Run directory.
+        handler: ``adv`` or ``base``.
+        keys: Configuration.
+        device: Where the networks live.
+    """
+
+    folder: Path
+    handler: Handler
+    keys: dict[str, Any]
+    device: str
+
+
+def _job(
     cohort: SyntheticCohort, handler: Handler, folder: Path, device: str, seed: int, **changes: Any
-) -> Path:
+) -> TrainingJob:
+    keys = cohort.config() | {"bcb_mode": BACKBONE, "epochs": EPOCHS, "seed": seed} | changes
+    return TrainingJob(folder, handler, keys, device)
+
+
+def train_job(job: TrainingJob) -> None:
+    """Train one run on one thread."""
     from advmil.training import train_run
 
-    keys = cohort.config() | {"bcb_mode": BACKBONE, "epochs": EPOCHS, "seed": seed} | changes
-    config = with_task_format(load_config(Config, keys, label="demonstration"), handler)
-    logger.info("training %s", folder.name)
-    train_run(config, handler, folder, device=device, report=False)
-    return folder
+    with _one_thread():
+        config = with_task_format(load_config(Config, job.keys, label="demonstration"), job.handler)
+        logger.info("training %s", job.folder.name)
+        train_run(config, job.handler, job.folder, device=job.device, report=False)
+
+
+def _train_all(jobs: Sequence[TrainingJob]) -> dict[str, Path]:
+    """Train all runs, on CPU in as many processes as there are cores and at most four; the longest come first."""
+    ordered = sorted(jobs, key=lambda job: -int(job.keys["epochs"]))
+    processes = min(
+        4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if processes < 2 or any(job.device not in ("auto", "cpu") for job in jobs) or _has_cuda():
+        for job in ordered:
+            train_job(job)
+    else:
+        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            for done in as_completed([pool.submit(train_job, job) for job in ordered]):
+                done.result()
+    return {job.folder.name: job.folder for job in jobs}
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _synthetic_parts(output: Path, seed: int, device: str) -> DemoParts:
     home = output / "demo"
     cohort = generate_cohort(home / "cohort", seed, CohortSettings(slide_patients=SLIDE_PATIENTS))
     slides = _prepare_slides(cohort, home, seed, device)
-    runs = {
-        "advmil": _train(cohort, "adv", home / "advmil", device, seed),
-        "base": _train(cohort, "base", home / "base", device, seed, task="surv_reg"),
-    }
-    runs |= _train_permuted(cohort, home, device, seed)
+    jobs = [
+        _job(cohort, "adv", home / "advmil", device, seed),
+        _job(cohort, "base", home / "base", device, seed, task="surv_reg"),
+        *_permuted_jobs(cohort, home, device, seed),
+    ]
     bimodal = generate_cohort(home / "bimodal", seed, CohortSettings(bimodal=True))
     # The published weight of the adversarial term, none, and one that lets it speak as loud as the time loss.
     for name, weight in (("advmil", 0.004), ("advmil_without", 0.0), ("advmil_strong", 1.0)):
-        runs[f"bimodal_{name}"] = _train(
-            bimodal, "adv", home / f"bimodal_{name}", device, seed, loss_gan_coef=weight
-        )
+        jobs.append(_job(bimodal, "adv", home / f"bimodal_{name}", device, seed, loss_gan_coef=weight))
     for name, task in (("base", "surv_reg"), ("cox", "surv_cox")):
-        runs[f"bimodal_{name}"] = _train(bimodal, "base", home / f"bimodal_{name}", device, seed, task=task)
-    return DemoParts(cohort, bimodal, runs, slides)
+        jobs.append(_job(bimodal, "base", home / f"bimodal_{name}", device, seed, task=task))
+    return DemoParts(cohort, bimodal, _train_all(jobs), slides)
 
 
-def _train_permuted(cohort: SyntheticCohort, home: Path, device: str, seed: int) -> dict[str, Path]:
-    """Train some short runs on shuffled labels: one alone may rank the bags either way by chance."""
+def _permuted_jobs(cohort: SyntheticCohort, home: Path, device: str, seed: int) -> list[TrainingJob]:
+    """Return some short runs on shuffled labels: one alone may rank the bags either way by chance."""
     from advmil.data.splits import read_split
     from advmil.synthetic_tables import permute_labels
 
     split = read_split(cohort.splits.replace("{}", "0"))
     signal = dict(zip(cohort.truth["patient_id"], cohort.truth["tumour_fraction"], strict=True))
-    runs = {}
+    jobs = []
     for k in range(PERMUTED_RUNS):
         table, own_seed = home / f"permuted_labels_{k}.csv", derive_seed(seed, "permuted", k) % 2**31
         left = permute_labels(cohort.table, (split.train, split.val), table, own_seed, signal)
         logger.info(
             "permuted labels keep correlations of at most %s with the bags", [f"{x:.3f}" for x in left]
         )
-        runs[f"permuted_{k}"] = _train(
-            cohort,
-            "adv",
-            home / f"permuted_{k}",
-            device,
-            own_seed,
-            path_label=str(table),
-            epochs=PERMUTED_EPOCHS,
-        )
-    return runs
+        changes = {"path_label": str(table), "epochs": PERMUTED_EPOCHS}
+        jobs.append(_job(cohort, "adv", home / f"permuted_{k}", device, own_seed, **changes))
+    return jobs
 
 
 def _prepare_slides(cohort: SyntheticCohort, home: Path, seed: int, device: str) -> list[Path]:
@@ -254,14 +308,14 @@ def _real_table_parts(output: Path, table: Path, splits: str, fold: int, seed: i
         "path_label": str(table),
         "data_split_path": splits,
         "data_split_seed": fold,
-        "epochs": 10,
+        "epochs": REAL_TABLE_EPOCHS,
         "bp_every_batch": 16,
     }
-    runs = {
-        "advmil": _train(cohort, "adv", home / "advmil", device, seed, **paths),
-        "base": _train(cohort, "base", home / "base", device, seed, **(paths | {"task": "surv_reg"})),
-    }
-    return DemoParts(cohort, None, runs, [])
+    jobs = [
+        _job(cohort, "adv", home / "advmil", device, seed, **paths),
+        _job(cohort, "base", home / "base", device, seed, **(paths | {"task": "surv_reg"})),
+    ]
+    return DemoParts(cohort, None, _train_all(jobs), [])
 
 
 def truth_of(cohort: SyntheticCohort, patients: tuple[str, ...]) -> pd.DataFrame:

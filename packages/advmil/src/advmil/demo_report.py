@@ -99,7 +99,7 @@ def _main_numbers(
     }
     constant = float(np.median(train.t))
     late = predictions.t - constant
-    baseline = {
+    baseline: dict[str, Any] = {
         "c_index": 0.5,
         "mae_ratio": float(np.where(predictions.e == 1, np.abs(late), np.clip(late, 0, None)).mean()),
         "km_ibs": flat["km_ibs"],

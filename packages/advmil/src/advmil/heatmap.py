@@ -23,8 +23,8 @@ from advmil.new_bags import (
     assemble_patient,
     find_beside,
     find_coordinates,
-    grid_step,
     read_slide_bag,
+    typical_step,
 )
 from medshared.files import write_bytes
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 PICTURE_PX = 1600
-COLOURS = "inferno"  # perceptually uniform, and unlike the pink of the stain
+COLOURS = "viridis"  # perceptually uniform, and far from the pink of the stain
 OPACITY = 0.55
 FINEST = 8  # cells of the map along a patch, at most
 # What a broken slide or file raises; anything else is a mistake of the program.
@@ -63,13 +63,13 @@ class AttentionMap:
     """Attention on a regular grid over the slide.
 
     Attributes:
-        values: Mean weight of the patches that cover a cell, float32 ``[rows, columns]``; NaN where none does.
+        weights: Mean weight of the patches that cover a cell, float32 ``[rows, columns]``; NaN where none does.
         ranks: The same of the percentile ranks.
         origin: (x, y) of the first cell's corner in level-0 pixels; less than a cell each.
         cell: Side of a cell in level-0 pixels.
     """
 
-    values: NDArray[np.float32]
+    weights: NDArray[np.float32]
     ranks: NDArray[np.float32]
     origin: tuple[float, float]
     cell: float
@@ -91,13 +91,13 @@ def heatmap_of_slide(
         run_folder: Run directory; of several, the mean of their weights.
         slide: The slide.
         features: Its features, ``.pt`` or ``.h5``.
-        coordinates: CLAM file of the coordinates; null where the features have them.
+        coordinates: CLAM file of the coordinates, for features that have none; may be null for others.
         output: Folder of the four files, which carry the slide's name.
         spacing_um: µm per pixel of level 0, in place of what the slide says.
         device: Of the network.
 
     Returns:
-        The files; all are written, or none.
+        The files; the table, written last, marks that all are there.
 
     Raises:
         DataError: Features, coordinates and slide do not belong together.
@@ -154,10 +154,10 @@ def _places(slide: Slide, bag: SlideBag, attention: PatchAttention) -> tuple[Flo
     xy = attention.coordinates
     if xy is None or bag.coordinates is None:
         raise DataError(f"{bag.bag.path}: no coordinates of the patches")
-    size = bag.patch_size or grid_step(bag.coordinates)
+    size = bag.patch_size or typical_step(bag.coordinates)
     if not bag.in_pixels:
         xy, size = xy / slide.require_spacing(), size / slide.require_spacing()
-    if (xy < 0).any() or (xy >= np.asarray(slide.dimensions)).any():
+    if not np.isfinite(xy).all() or (xy < 0).any() or (xy >= np.asarray(slide.dimensions)).any():
         worst = xy.max(axis=0).astype(int).tolist()
         raise DataError(
             f"{bag.bag.path}: patches lie at up to {worst}, outside {slide.path.name} of "
@@ -188,6 +188,7 @@ def attention_map(
     origin = whole.min(axis=0) % cell
     shape = tuple(math.ceil((edge - start) / cell) for edge, start in zip(dimensions, origin, strict=True))
     first = np.rint((whole - origin) / cell).astype(np.int64)
+    rank = attention.rank
     across = max(1, round(side / cell))
     total, ranks, count = (np.zeros((shape[1], shape[0])) for _ in range(3))
     for dx in range(across):
@@ -196,21 +197,25 @@ def attention_map(
             inside = (place < shape).all(axis=1)
             index = (place[inside, 1], place[inside, 0])
             np.add.at(total, index, attention.weight[inside])
-            np.add.at(ranks, index, attention.rank[inside])
+            np.add.at(ranks, index, rank[inside])
             np.add.at(count, index, 1.0)
     with np.errstate(invalid="ignore"):
-        values, percentiles = (np.asarray(each / count, dtype=np.float32) for each in (total, ranks))
-    return AttentionMap(values, percentiles, (float(origin[0]), float(origin[1])), cell)
+        weights, percentiles = (np.asarray(each / count, dtype=np.float32) for each in (total, ranks))
+    return AttentionMap(weights, percentiles, (float(origin[0]), float(origin[1])), cell)
 
 
-def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
-    """Return a PNG of the slide with percentile ranks in colour and a colour bar; the rest stays as it is."""
+def overlay(image: NDArray[np.uint8], grid: AttentionMap, dimensions: tuple[int, int]) -> NDArray[np.uint8]:
+    """Blend a thumbnail with the colours of the percentile ranks; what no patch covers stays as it is.
+
+    Args:
+        image: The whole slide, uint8 ``[height, width, 3]``.
+        grid: Attention.
+        dimensions: (width, height) of the slide.
+    """
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
-    image = slide.thumbnail(PICTURE_PX)
     height, width = image.shape[:2]
-    scale = np.asarray(slide.dimensions) / (width, height)
+    scale = np.asarray(dimensions) / (width, height)
     columns, rows = (
         np.floor(((np.arange(n) + 0.5) * s - o) / grid.cell).astype(np.int64)
         for n, s, o in zip((width, height), scale, grid.origin, strict=True)
@@ -222,17 +227,39 @@ def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
     covered = np.isfinite(shown)
     colours = colormaps[COLOURS](np.where(covered, shown, 0) / 100)[..., :3] * 255
     blended = np.where(covered[..., None], (1 - OPACITY) * image + OPACITY * colours, image)
+    return np.rint(blended).astype(np.uint8)
+
+
+def draw_overlay(slide: Slide, grid: AttentionMap) -> bytes:
+    """Return a PNG of the slide with percentile ranks in colour, beside a colour bar."""
+    from matplotlib.figure import Figure
+
+    image = _thumbnail(slide)
+    height, width = image.shape[:2]
     # One picture pixel a thumbnail pixel, with room for the colour bar to the right.
     inches = (max(width, 300) / 100 + 1.2, max(height, 300) / 100)
     figure = Figure(figsize=inches, dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(np.rint(blended).astype(np.uint8), interpolation="nearest")
+    axes.imshow(overlay(image, grid, slide.dimensions), interpolation="nearest")
     axes.set_axis_off()
     bar = axes.imshow(np.full((1, 1), np.nan), cmap=COLOURS, vmin=0, vmax=100, extent=(0, width, height, 0))
     figure.colorbar(bar, ax=axes, label="attention, percentile within the slide", shrink=0.7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _thumbnail(slide: Slide) -> NDArray[np.uint8]:
+    """Return the whole slide at the size of the picture; parts that cannot be decoded are left as background."""
+    from medshared.slides import FaultList, TileError, read_overview
+
+    try:
+        return slide.thumbnail(PICTURE_PX)
+    except TileError:
+        faults = FaultList(slide.path)
+        image, _ = read_overview(slide, max(slide.dimensions) / PICTURE_PX, faults)
+        logger.warning("%s: %d parts of the picture cannot be decoded", slide.path, len(faults))
+        return image
 
 
 def ome_tiff(grid: AttentionMap, spacing_um: float | None, name: str) -> bytes:
@@ -259,7 +286,7 @@ def ome_tiff(grid: AttentionMap, spacing_um: float | None, name: str) -> bytes:
         }
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as writer:
-        writer.write(grid.values, photometric="minisblack", compression="zlib", metadata=metadata)
+        writer.write(grid.weights, photometric="minisblack", compression="zlib", metadata=metadata)
     return buffer.getvalue()
 
 
@@ -313,14 +340,18 @@ def draw_heatmaps(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code, 1 when a slide failed.
     """
+    from advmil.prepare.pipeline import find_slides
     from advmil.run_files import load_model
     from medshared.gpu import select_device
 
     device = select_device(arguments.device)
     runs = arguments.run if isinstance(arguments.run, list) else [arguments.run]
     models = [load_model(folder, device) for folder in runs]
+    slides: list[Path] = []
+    for path in arguments.slides:
+        slides += find_slides(path) if path.is_dir() else [path]
     failed = []
-    for slide in arguments.slides:
+    for slide in slides:
         try:
             features = find_beside(arguments.features, slide.stem, FEATURE_SUFFIXES, ("h5_files", "pt_files"))
             if features is None:
@@ -334,5 +365,5 @@ def draw_heatmaps(arguments: argparse.Namespace) -> int:
             logger.error("%s: %s", slide, error)
             failed.append(slide.name)
     if failed:
-        logger.error("%d of %d slides failed: %s", len(failed), len(arguments.slides), ", ".join(failed))
+        logger.error("%d of %d slides failed: %s", len(failed), len(slides), ", ".join(failed))
     return 1 if failed else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from advmil.config import Config
 from advmil.data.bags import BagInput, BagLayout, needs_regions
-from advmil.data.regions import REGION, n_regions, regroup_by_coordinates, regroup_plainly
+from advmil.data.regions import n_regions, regroup_by_coordinates, regroup_plainly
 from advmil.errors import DataError
 from medshared.bags import BagError, PatchBag, read_bag, read_coordinates
 
@@ -29,17 +29,14 @@ class SlideBag:
         bag: Features and attributes.
         coordinates: Top left corners in level-0 pixels (µm for STAMP), float64 ``[n, 2]``; null where unknown.
         patch_size: Side of a patch in the same unit; null where unknown.
+        in_pixels: Whether the unit is level-0 pixels.
     """
 
     slide: str
     bag: PatchBag
     coordinates: NDArray[np.float64] | None
     patch_size: float | None
-
-    @property
-    def in_pixels(self) -> bool:
-        """Whether the coordinates are level-0 pixels."""
-        return self.coordinates is not None and self.bag.coordinates_um is None
+    in_pixels: bool = True
 
 
 class PatientBag(NamedTuple):
@@ -73,8 +70,8 @@ def find_coordinates(folder: Path | None, stem: str) -> Path | None:
 def read_slide_bag(features: Path, coordinates: Path | None = None, slide: str | None = None) -> SlideBag:
     """Read features of a slide and the places of its patches.
 
-    Places come from ``coordinates`` where it is given, else from the file itself, else from the file of that name
-    in ``h5_files`` beside the folder of a ``.pt`` file.
+    Places come from the file itself, else from the file of that name in ``h5_files`` beside the folder of a ``.pt``
+    file, else from ``coordinates``: patches that could not be decoded are missing from the first two alike.
 
     Args:
         features: ``.h5`` of CLAM, TRIDENT or STAMP, or ``.pt``.
@@ -87,20 +84,17 @@ def read_slide_bag(features: Path, coordinates: Path | None = None, slide: str |
     name = slide or features.stem
     try:
         bag = read_bag(features)
-        if coordinates is not None:
+        held = bag if bag.coordinates is not None or bag.coordinates_um is not None else _beside(features)
+        places, size, source = None, None, features
+        if held is not None and held.coordinates_um is not None:
+            places, size, source = held.coordinates_um, held.attributes.patch_size_um, held.path
+        elif held is not None and held.coordinates is not None:
+            places, size, source = held.coordinates, held.attributes.patch_size_level0, held.path
+        if coordinates is not None and (places is None or size is None):
             read = read_coordinates(coordinates)
-            places: NDArray[np.float64] | None = read.xy.astype(np.float64)
             size = _clam_size(read.attributes)
-            source = coordinates
-        else:
-            beside = features.parent.parent / "h5_files" / f"{features.stem}.h5"
-            known = bag.coordinates is not None or bag.coordinates_um is not None
-            held = bag if known or not beside.is_file() else read_bag(beside, check_finite=False)
-            source = held.path
-            xy = held.coordinates if held.coordinates_um is None else held.coordinates_um
-            places = None if xy is None else xy.astype(np.float64)
-            um = held.coordinates_um is not None
-            size = held.attributes.patch_size_um if um else held.attributes.patch_size_level0
+            if places is None:
+                places, source = read.xy, coordinates
     except BagError as error:
         raise DataError(str(error)) from error
     if places is not None and len(places) != len(bag.features):
@@ -108,9 +102,14 @@ def read_slide_bag(features: Path, coordinates: Path | None = None, slide: str |
             f"{features} has {len(bag.features)} patches but {source} has {len(places)} coordinates: the features were "
             "made of other patches, or some patches could not be decoded; give the h5_files of the features step"
         )
-    if coordinates is not None:
-        bag = replace(bag, coordinates_um=None)
-    return SlideBag(name, bag, places, size)
+    in_um = held is not None and held.coordinates_um is not None
+    return SlideBag(name, bag, None if places is None else places.astype(np.float64), size, not in_um)
+
+
+def _beside(features: Path) -> PatchBag | None:
+    """Return the bag of ``h5_files`` beside the folder of a ``.pt`` file; null without one."""
+    path = features.parent.parent / "h5_files" / f"{features.stem}.h5"
+    return read_bag(path, check_finite=False) if path.is_file() else None
 
 
 def _clam_size(attributes: dict[str, object]) -> float | None:
@@ -127,6 +126,19 @@ def grid_step(coordinates: NDArray[np.float64]) -> float:
     """Return the smallest distance between columns or rows of patches; 1 for a single patch."""
     steps = np.concatenate([np.diff(np.unique(coordinates[:, axis])) for axis in (0, 1)])
     return float(steps.min()) if steps.size else 1.0
+
+
+def typical_step(coordinates: NDArray[np.float64]) -> float:
+    """Return the median distance of patches to their nearest neighbour; 1 for a single patch.
+
+    Unlike `grid_step` it holds where pieces of tissue have grids of their own.
+    """
+    from scipy.spatial import KDTree
+
+    places = np.unique(coordinates, axis=0)
+    if len(places) < 2:
+        return 1.0
+    return float(np.median(KDTree(places).query(places, k=2)[0][:, 1]))
 
 
 def assemble_patient(config: Config, patient: str, slides: Sequence[SlideBag]) -> PatientBag:
@@ -214,27 +226,14 @@ def _edges(slides: Sequence[SlideBag]) -> torch.Tensor:
 
 
 def _layout(slides: Sequence[SlideBag], rows: Sequence[NDArray[np.int64]]) -> BagLayout:
+    """Return where the rows come from; places are NaN for slides without, null when no slide has any."""
     places = [
-        each.coordinates[row]
+        np.full((len(row), 2), np.nan) if each.coordinates is None else each.coordinates[row]
         for each, row in zip(slides, rows, strict=True)
-        if each.coordinates is not None and each.in_pixels == slides[0].in_pixels
     ]
     return BagLayout(
         tuple(each.slide for each in slides),
         np.repeat(np.arange(len(slides)), [len(row) for row in rows]),
         np.concatenate(rows),
-        np.concatenate(places) if len(places) == len(slides) else None,
+        None if all(each.coordinates is None for each in slides) else np.concatenate(places),
     )
-
-
-__all__ = [
-    "FEATURE_SUFFIXES",
-    "REGION",
-    "PatientBag",
-    "SlideBag",
-    "assemble_patient",
-    "find_beside",
-    "find_coordinates",
-    "grid_step",
-    "read_slide_bag",
-]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medshared.files import write_json
-from medshared.leases import Shard, acquire_lease, sidecar_matches, write_sidecar
+from medshared.files import read_json, to_plain, write_json
+from medshared.leases import Shard, acquire_lease, sidecar_matches, sidecar_path, write_sidecar
 from medshared.process import progress
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["done", "empty", "skipped", "busy", "failed"]
-# What a broken slide, file or table raises; anything else is a mistake of the program and stops it.
+# What a broken slide, file or table raises: its message is enough. Anything else is logged with its traceback.
 EXPECTED = (OSError, ValueError, RuntimeError, KeyError, MemoryError)
 
 
@@ -28,8 +29,8 @@ class Outcome:
     Attributes:
         step: Step of the preparation.
         item: Slide or patient.
-        status: ``done``; ``empty`` (done, but nothing to write, such as a blank slide); ``skipped`` (was done);
-            ``busy`` (another job holds it); ``failed``.
+        status: ``done``; ``empty`` (nothing to write, such as a blank slide); ``skipped`` (was done); ``busy``
+            (another job works on it, or on what it needs); ``failed``.
         message: Why it failed or is empty; else what was made.
         seconds: Time taken.
     """
@@ -45,21 +46,35 @@ class EmptyResultError(Exception):
     """Raised by a step that has nothing to write for an item: no tissue, no patch."""
 
 
+class NotYetError(Exception):
+    """Raised by a step whose inputs another job has still to make."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One item's work.
 
     Attributes:
         item: Name in logs and reports.
-        output: File whose checksum proves that the item is done.
-        inputs: What the output was made from; other inputs make it again.
+        output: File whose checksum proves that the item is done; it is to be written last.
+        inputs: Returns what the output is made from; an output of other inputs is made again. Called when it is
+            the item's turn, so that an unreadable input concerns this item alone.
         work: Does it and returns a word on what was made.
+        beside: Further files of the item that must be whole as well.
+        keep_edited: Whether an output that was changed by hand since is good as it is, and not to be made again.
     """
 
     item: str
     output: Path
-    inputs: Mapping[str, Any]
+    inputs: Callable[[], Mapping[str, Any]]
     work: Callable[[], str]
+    beside: tuple[Path, ...] = ()
+    keep_edited: Callable[[], bool] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that prove the item done, the output last."""
+        return (*self.beside, self.output)
 
 
 def run_batch(
@@ -69,66 +84,95 @@ def run_batch(
     shard: Shard | None = None,
     jobs: int = 1,
     again: bool = False,
-    accept_existing: bool = False,
 ) -> list[Outcome]:
     """Do the tasks of a step, safely beside other jobs on the same folder.
 
     Args:
         step: Name of the step.
-        tasks: One an item.
+        tasks: One an item; the same ones in the same order for every shard.
         shard: The part of the items that this job does.
         jobs: Threads.
         again: Make outputs anew that are complete.
-        accept_existing: Take an output without a checksum file as done (made by another tool).
 
     Returns:
         One outcome an item of the shard, in order.
     """
     chosen = (shard or Shard(0, 1)).select(list(tasks))
 
-    def attempt(task: Task) -> Outcome:
-        return _attempt(step, task, again, accept_existing)
+    def one(task: Task) -> Outcome:
+        return attempt(step, task, again=again)
 
     if jobs <= 1:
-        outcomes: Iterable[Outcome] = map(attempt, chosen)
-        return list(progress(outcomes, total=len(chosen), description=step))
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(progress(pool.map(attempt, chosen), total=len(chosen), description=step))
+        return list(progress(map(one, chosen), total=len(chosen), description=step))
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        return list(progress(pool.map(one, chosen), total=len(chosen), description=step))
+    finally:
+        # After Ctrl-C, what is in work is finished and the rest is left for a later run.
+        pool.shutdown(cancel_futures=True)
 
 
-def _is_done(task: Task, again: bool, accept_existing: bool) -> bool:
-    if again:
-        return False
-    if sidecar_matches(task.output, task.inputs):
-        return True
-    sidecar = task.output.with_name(f"{task.output.name}.done.json")
-    return accept_existing and task.output.is_file() and not sidecar.exists()
+def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool = False) -> Outcome:
+    """Do one task unless it is done or another job holds it; whatever goes wrong becomes the outcome.
 
-
-def _attempt(step: str, task: Task, again: bool, accept_existing: bool) -> Outcome:
+    Args:
+        step: Name of the step.
+        task: The task.
+        again: Make the output anew even if it is complete.
+        accept_existing: Take an output without a checksum file, as other tools leave it, for done.
+    """
     started = time.perf_counter()
 
     def outcome(status: Status, message: str = "") -> Outcome:
         return Outcome(step, task.item, status, message, time.perf_counter() - started)
 
     try:
-        if _is_done(task, again, accept_existing):
+        inputs = task.inputs()
+        if not again and _is_done(task, inputs, accept_existing):
             return outcome("skipped", "already done")
-        lock = task.output.with_name(f".{task.output.name}.lock")
-        with acquire_lease(lock) as lease:
+        with acquire_lease(task.output.with_name(f".{task.output.name}.lock")) as lease:
             if lease is None:
                 return outcome("busy", "another job works on it")
-            if _is_done(task, again, accept_existing):  # finished by another job meanwhile
+            if not again and _is_done(task, inputs, accept_existing):  # by another job meanwhile
                 return outcome("skipped", "already done")
+            _clear_remains(task)
             message = task.work()
-            write_sidecar(task.output, task.inputs)
+            for file in task.files:
+                write_sidecar(file, inputs)
             return outcome("done", message)
-    except EmptyResultError as reason:
+    except (EmptyResultError, NotYetError) as reason:
         logger.info("%s: %s: %s", step, task.item, reason)
-        return outcome("empty", str(reason))
-    except EXPECTED as error:
-        logger.error("%s: %s: %s", step, task.item, error)
-        return outcome("failed", str(error))
+        return outcome("busy" if isinstance(reason, NotYetError) else "empty", str(reason))
+    except Exception as error:  # one bad item never stops the others
+        logger.error("%s: %s: %s", step, task.item, error, exc_info=not isinstance(error, EXPECTED))
+        return outcome("failed", str(error) or type(error).__name__)
+
+
+def _is_done(task: Task, inputs: Mapping[str, Any], accept_existing: bool) -> bool:
+    if all(sidecar_matches(file, inputs) for file in task.files):
+        return True
+    if accept_existing and task.output.is_file() and not sidecar_path(task.output).exists():
+        return True
+    if task.keep_edited is None or not _has_inputs(task.output, inputs) or not task.keep_edited():
+        return False
+    logger.info("%s: was changed by hand and is kept", task.output)
+    return True
+
+
+def _has_inputs(output: Path, inputs: Mapping[str, Any]) -> bool:
+    try:
+        found = read_json(sidecar_path(output))
+    except (OSError, ValueError):
+        return False
+    return output.is_file() and isinstance(found, dict) and found.get("inputs") == to_plain(inputs)
+
+
+def _clear_remains(task: Task) -> None:
+    """Remove what a killed job left of its unfinished files; only the holder of the lease writes them."""
+    for file in task.files:
+        for remains in file.parent.glob(f".{glob.escape(file.name)}.*.tmp"):
+            logger.info("%s: removed, left by a job that was killed", remains)
+            remains.unlink(missing_ok=True)
 
 
 def write_batch_report(path: Path, outcomes: Sequence[Outcome]) -> int:

@@ -70,7 +70,7 @@ def convert_file(
     *,
     scale: int = SCALE,
     legacy_offsets: bool = False,
-    slide_dir: Path | None = None,
+    slide: Path | None = None,
 ) -> int:
     """Convert one slide's coordinate file; return the number of small patches.
 
@@ -79,8 +79,8 @@ def convert_file(
         target: CLAM coordinates of small patches, written atomically.
         scale: Ratio of the two levels.
         legacy_offsets: See :func:`small_coordinates`.
-        slide_dir: Folder of the slides; where the slide is found, ``scale`` is checked against its levels and the
-            level's true size is written.
+        slide: The slide, where it is at hand: ``scale`` is checked against its levels and the level's true size
+            is written.
 
     Raises:
         DataError: Attributes are missing, or the slide's levels have another ratio.
@@ -88,8 +88,8 @@ def convert_file(
     read = read_coordinates(source)
     attributes = clam_attributes(source, read.attributes)
     small = small_attributes(attributes, target.parent, scale)
-    if slide_dir is not None:
-        small = _with_true_level(small, slide_dir, attributes.downsample[0], scale)
+    if slide is not None:
+        small = _with_true_level(small, slide, attributes.downsample[0], scale)
     coordinates = small_coordinates(
         read.xy,
         attributes.patch_size,
@@ -118,20 +118,22 @@ def clam_attributes(path: Path, found: Mapping[str, Any]) -> ClamAttributes:
     return ClamAttributes(**values)
 
 
-def _with_true_level(small: ClamAttributes, slide_dir: Path, downsample: float, scale: int) -> ClamAttributes:
+def _with_true_level(small: ClamAttributes, path: Path, downsample: float, scale: int) -> ClamAttributes:
     from medshared.slides import open_slide
 
-    files = sorted(slide_dir.glob(f"{small.name}.*"))
-    if not files:
-        return small
-    with open_slide(files[0]) as slide:
-        true = slide.level_downsamples[small.patch_level]
-        if abs(downsample / true - scale) > 0.01 * scale:
+    with open_slide(path, fast=False) as slide:
+        if small.patch_level >= len(slide.level_dimensions):
             raise DataError(
-                f"{files[0]}: levels {small.patch_level + 1} and {small.patch_level} have a ratio of "
-                f"{downsample / true:.3f}, expected --scale {scale}"
+                f"{path}: has {len(slide.level_dimensions)} levels, but the patches were cut at level "
+                f"{small.patch_level + 1}"
             )
+        true = slide.level_downsamples[small.patch_level]
         size = tuple(slide.level_dimensions[small.patch_level])
+    if abs(downsample / true - scale) > 0.01 * scale:
+        raise DataError(
+            f"{path}: its levels {small.patch_level + 1} and {small.patch_level} have a ratio of "
+            f"{downsample / true:.3f}, expected {scale} (--scale of tools/big_to_small_patching.py)"
+        )
     return dataclasses.replace(
         small, downsample=(float(true), float(true)), level_dim=size, downsampled_level_dim=size
     )

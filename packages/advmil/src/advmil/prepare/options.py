@@ -25,22 +25,24 @@ def add_prepare_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slide-ext", help="only slides with this extension, such as .svs")
     parser.add_argument("--table", type=Path, help="table of slides; clusters need it to know patients")
-    _add_tissue(parser)
-    _add_encoder(parser)
+    add_tissue_options(parser)
+    add_encoder_options(parser)
+    parser.add_argument("--seed", type=int, default=42, help="of --transform")
     parser.add_argument("--clusters", type=int, default=8, help="K of K-means")
     parser.add_argument("--shard", metavar="I/N", help="part I of N of the slides, for job arrays")
     parser.add_argument("--jobs", type=int, default=1, help="threads of the steps without a network")
     parser.add_argument("--again", action="store_true", help="make finished outputs anew")
 
 
-def _add_tissue(parser: argparse.ArgumentParser) -> None:
+def add_tissue_options(parser: argparse._ActionsContainer) -> None:
+    """Add the flags of segmentation and patching."""
     parser.add_argument(
         "--tissue",
         choices=["otsu", "clam"],
-        default="otsu",
-        help="otsu needs no tuning; clam has CLAM's parameters",
+        help="otsu needs no tuning; clam has CLAM's parameters (default: clam with --preset or --process-list, "
+        "otherwise otsu)",
     )
-    parser.add_argument("--preset", help="CLAM preset (a name or a CSV file); implies --tissue clam")
+    parser.add_argument("--preset", help="CLAM preset: a name or a CSV file")
     parser.add_argument(
         "--process-list", type=Path, help="CSV with parameters of single slides, spacing_um among them"
     )
@@ -52,9 +54,10 @@ def _add_tissue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spacing-um", type=float, help="µm per pixel of slides that do not say")
 
 
-def _add_encoder(parser: argparse.ArgumentParser) -> None:
+def add_encoder_options(parser: argparse._ActionsContainer) -> None:
+    """Add the flags of the features."""
     parser.add_argument(
-        "--encoder", default="resnet50_trunc", help="resnet50_trunc, or the name of a timm model"
+        "--encoder", default="resnet50_trunc", help="resnet50_trunc, uni_v1, or the name of a timm model"
     )
     parser.add_argument("--weights", type=Path, help="file with the encoder's weights")
     parser.add_argument("--download", action="store_true", help="allow fetching the weights")
@@ -65,6 +68,9 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--half", action="store_true", help="store float16")
     parser.add_argument(
+        "--precision", choices=["32", "bf16"], default="32", help="of the encoder (default: %(default)s)"
+    )
+    parser.add_argument(
         "--max-fault-share", type=float, default=0.05, help="of patches that cannot be decoded"
     )
     parser.add_argument(
@@ -73,4 +79,3 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stain-template", type=Path, help="image whose colours patches are normalised to (Macenko)"
     )
-    parser.add_argument("--seed", type=int, default=42, help="of --transform")

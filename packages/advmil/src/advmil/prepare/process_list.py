@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from advmil.errors import DataError
 from medshared.slides import CLAM_PRESETS, ClamPatching, ClamSegmentation
-from medshared.tables import write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SEGMENTATION = ("seg_level", "sthresh", "mthresh", "close", "use_otsu")
 _FILTER = ("a_t", "a_h", "max_n_holes")
@@ -21,7 +21,15 @@ _CHOICE = ("keep_ids", "exclude_ids")
 _PATCHING = ("use_padding", "contour_fn")
 PRESET_COLUMNS = (*_SEGMENTATION, *_FILTER, *_VIEW, "white_thresh", "black_thresh", *_PATCHING, *_CHOICE)
 LIST_COLUMNS = ("slide_id", "process", "status", *_SEGMENTATION, *_CHOICE, *_FILTER, *_VIEW, *_PATCHING)
-LINE_THICKNESS = {"default": 250, "bwh_biopsy": 50, "bwh_resection": 150, "tcga": 100, "nlst": 80}
+PRESETS = {**CLAM_PRESETS, "new-tcga": CLAM_PRESETS["nlst"]}
+LINE_THICKNESS = {
+    "default": 250,
+    "bwh_biopsy": 50,
+    "bwh_resection": 150,
+    "tcga": 100,
+    "nlst": 80,
+    "new-tcga": 100,
+}
 INTEGERS = ("seg_level", "sthresh", "mthresh", "close", "max_n_holes", "vis_level", "line_thickness")
 NUMBERS = ("a_t", "a_h", "spacing_um")
 FLAGS = ("use_otsu", "use_padding")
@@ -143,8 +151,8 @@ def load_preset(preset: str | None, folder: Path | None = None) -> SlideParamete
     """Return the parameters of a preset.
 
     Args:
-        preset: ``default``, ``bwh_biopsy``, ``bwh_resection``, ``tcga``, ``nlst``, or a CSV file in CLAM's form;
-            ``.csv`` after a known name is ignored. Null is ``default``.
+        preset: One of :data:`PRESETS`, or a CSV file in CLAM's form; ``.csv`` after a known name is ignored. Null
+            is ``default``.
         folder: Where a CSV file of that name may lie as well.
 
     Raises:
@@ -156,11 +164,11 @@ def load_preset(preset: str | None, folder: Path | None = None) -> SlideParamete
     )
     if path is None:
         known = Path(name).name.removesuffix(".csv")
-        if known not in CLAM_PRESETS:
+        if known not in PRESETS:
             raise DataError(
-                f"preset {name!r}: expected one of {', '.join(CLAM_PRESETS)}, or a CSV file of CLAM's form"
+                f"preset {name!r}: expected one of {', '.join(PRESETS)}, or a CSV file of CLAM's form"
             )
-        return SlideParameters(CLAM_PRESETS[known], line_thickness=LINE_THICKNESS.get(known, 250))
+        return SlideParameters(PRESETS[known], line_thickness=LINE_THICKNESS[known])
     frame = _read(path)
     unknown = sorted(set(frame.columns) - set(PRESET_COLUMNS))
     if unknown or len(frame) != 1:
@@ -172,6 +180,8 @@ def load_preset(preset: str | None, folder: Path | None = None) -> SlideParamete
 
 
 def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -207,24 +217,42 @@ def read_process_list(path: Path, defaults: SlideParameters) -> list[ListedSlide
     return listed
 
 
-def write_process_list(path: Path, slides: Sequence[ListedSlide], status: Mapping[str, str]) -> Path:
+def read_status(path: Path) -> dict[str, str]:
+    """Return the status of each slide of an earlier list; nothing when there is none or it cannot be read."""
+    try:
+        frame = _read(path)
+    except (OSError, DataError):
+        return {}
+    if not {"slide_id", "status"} <= set(frame.columns):
+        return {}
+    return {
+        slide: word for slide, word in zip(frame["slide_id"], frame["status"], strict=True) if word != "tbp"
+    }
+
+
+def write_process_list(
+    path: Path, slides: Sequence[ListedSlide], status: Mapping[str, str], *, with_tissue: bool = True
+) -> Path:
     """Write ``process_list_autogen.csv``.
 
     Args:
         path: The file.
         slides: All slides.
         status: Slide id → ``processed``, ``already_exist``, ``failed_seg`` or ``failed``; others are ``tbp``.
+        with_tissue: Whether CLAM's parameters of the tissue were used; their cells are empty if not.
     """
+    import pandas as pd
+
+    from medshared.tables import write_table
+
     rows = []
     for slide in slides:
         done = status.get(slide.slide_id, "tbp")
         cells = slide.parameters.cells()
-        row = {
-            "slide_id": slide.slide_id,
-            "process": int(done == "tbp" and slide.process),
-            "status": done,
-        } | cells
-        rows.append(row)
+        if not with_tissue:
+            cells |= dict.fromkeys(SEGMENTATION_FIELDS, "")
+        process = int(done == "tbp" and slide.process)
+        rows.append({"slide_id": slide.slide_id, "process": process, "status": done} | cells)
     frame = pd.DataFrame(rows, columns=list(LIST_COLUMNS))
     if any(slide.parameters.spacing_um is not None for slide in slides):
         frame["spacing_um"] = [slide.parameters.spacing_um for slide in slides]

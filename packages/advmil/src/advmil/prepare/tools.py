@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from advmil.cli import guarded
-from advmil.data.tables import read_cohort
 from advmil.errors import DataError
 from advmil.prepare.batch import Task, run_batch, write_batch_report
-from medshared.files import sha256_file
+from advmil.prepare.plan import PROCESS_LIST, find_slide
+from advmil.prepare.steps import cluster_task, graph_task
+from medshared.files import sha256_file, write_bytes
 from medshared.leases import Shard
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,12 @@ def patchgcn_graph_s2(argv: Sequence[str] | None = None) -> int:
     """Run ``tools/patchgcn_graph_s2.py``."""
     parser = argparse.ArgumentParser(description="Graph of 8 nearest patches of each slide, for PatchGCN.")
     parser.add_argument("dataset", metavar="DATASET")
-    parser.add_argument("--coord_dir", type=Path, help=f"default: ROOT/DATASET/processed/{COORDINATE_FOLDER}")
+    parser.add_argument(
+        "--coord_dir",
+        type=Path,
+        help="default: those stored with the features (h5_files beside the feature folder), else "
+        f"ROOT/DATASET/processed/{COORDINATE_FOLDER}",
+    )
     _add_places(parser)
     return guarded(_graph, parser.parse_args(argv))
 
@@ -64,9 +70,16 @@ def patchgcn_graph_s2(argv: Sequence[str] | None = None) -> int:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", metavar="ID", help="only these slides or patients")
     parser.add_argument("--jobs", type=int, default=1, help="threads")
-    parser.add_argument("--shard", type=Shard.parse, metavar="I/N", help="part I of N of the items")
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="part I of N of the items")
     parser.add_argument("--again", action="store_true", help="make finished outputs anew")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -84,14 +97,25 @@ def _processed(arguments: argparse.Namespace) -> Path:
 
 
 def _table(arguments: argparse.Namespace) -> Path:
-    return arguments.table or Path("table") / f"{arguments.dataset.lower()}_path_full.csv"
+    """Return the table: the original's scripts look below the working directory, or from within ``tools/``."""
+    if arguments.table:
+        return arguments.table
+    names = dict.fromkeys((arguments.dataset.lower(), arguments.dataset))
+    tried = [
+        folder / f"{name}_path_full.csv" for folder in (Path("table"), Path("../table")) for name in names
+    ]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        raise DataError(f"no table of slides: tried {', '.join(map(str, tried))}; give it by --table")
+    return found
 
 
 def _chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
-    unknown = sorted(set(only or ()) - set(names))
+    wanted = set(only or names)
+    unknown = sorted(wanted - set(names))
     if unknown:
         raise DataError(f"--only names {', '.join(unknown)}, which are not among the {len(names)} items")
-    return [name for name in names if not only or name in only]
+    return [name for name in names if name in wanted]
 
 
 def _run(step: str, tasks: list[Task], folder: Path, arguments: argparse.Namespace) -> int:
@@ -101,98 +125,75 @@ def _run(step: str, tasks: list[Task], folder: Path, arguments: argparse.Namespa
 
 
 def _big_to_small(arguments: argparse.Namespace) -> int:
-    from advmil.prepare.big_to_small import convert_file
-
     source: Path = arguments.read_patch_dir
     patches = source / "patches" if (source / "patches").is_dir() else source
+    target = arguments.save_patch_dir / "patches"
     files = {path.stem: path for path in sorted(patches.glob("*.h5"))}
     if not files:
         raise DataError(
             f"{source}: no coordinate files (*.h5) here or in its patches/; run the patching first"
         )
-    tasks = []
-    for name in _chosen(list(files), arguments.only):
-        output = arguments.save_patch_dir / "patches" / f"{name}.h5"
-        inputs = {
-            "source": sha256_file(files[name]),
+    if patches.resolve() == target.resolve():
+        raise DataError(f"{target}: is where the big patches are read from; choose another SAVE_PATCH_DIR")
+    names = _chosen(list(files), arguments.only)
+    tasks = [_big_to_small_task(files[name], target / f"{name}.h5", arguments) for name in names]
+    code = _run("big_to_small", tasks, arguments.save_patch_dir, arguments)
+    lists = [folder / PROCESS_LIST for folder in (source, patches.parent)]
+    process_list = next((path for path in lists if path.is_file()), None)
+    if process_list is None:
+        logger.warning("%s: no %s to copy; give the list to the feature step yourself", source, PROCESS_LIST)
+    else:
+        write_bytes(arguments.save_patch_dir / PROCESS_LIST, process_list.read_bytes())
+    return code
+
+
+def _big_to_small_task(source: Path, target: Path, arguments: argparse.Namespace) -> Task:
+    def inputs() -> dict[str, Any]:
+        return {
+            "source": sha256_file(source),
             "scale": arguments.scale,
             "legacy_offsets": arguments.legacy_offsets,
         }
 
-        def work(source_file: Path = files[name], target: Path = output) -> str:
-            n = convert_file(
-                source_file,
-                target,
-                scale=arguments.scale,
-                legacy_offsets=arguments.legacy_offsets,
-                slide_dir=arguments.slide_dir,
-            )
-            return f"{n} patches"
+    def work() -> str:
+        from advmil.prepare.big_to_small import convert_file
 
-        tasks.append(Task(name, output, inputs, work))
-    process_list = next(
-        (
-            f / "process_list_autogen.csv"
-            for f in (source, source.parent)
-            if (f / "process_list_autogen.csv").is_file()
-        ),
-        None,
-    )
-    code = _run("big_to_small", tasks, arguments.save_patch_dir, arguments)
-    if process_list is None:
-        logger.warning(
-            "%s: no process_list_autogen.csv to copy; give the list to the feature step yourself", source
+        slide = find_slide(arguments.slide_dir, source.stem) if arguments.slide_dir else None
+        n = convert_file(
+            source, target, scale=arguments.scale, legacy_offsets=arguments.legacy_offsets, slide=slide
         )
-    else:
-        shutil.copyfile(process_list, arguments.save_patch_dir / process_list.name)
-    return code
+        return f"{n} patches"
+
+    return Task(source.stem, target, inputs, work)
 
 
 def _cluster(arguments: argparse.Namespace) -> int:
-    from advmil.prepare.clusters import write_clusters
+    from advmil.data.tables import read_cohort
 
+    if arguments.num_clusters < 1:
+        raise DataError(f"NUM_CLUSTERS {arguments.num_clusters}: expected at least 1")
     cohort = read_cohort(_table(arguments))
     features = arguments.feat_dir or _processed(arguments) / FEATURE_FOLDER
     k = arguments.num_clusters
     folder = arguments.save_dir or _processed(arguments) / f"patch-l1-cluster{k}-ids"
-    tasks = []
-    for patient in _chosen(list(cohort.patients), arguments.only):
-        slides = cohort.patients[patient].slides
-        files = [features / f"{slide}.pt" for slide in slides]
-
-        def work(files: list[Path] = files, output: Path = folder / f"{patient}.npy") -> str:
-            missing = [path.name for path in files if not path.is_file()]
-            if missing:
-                raise DataError(f"{features}: feature files are missing: {', '.join(missing)}")
-            return f"{write_clusters(files, output, k)} patches"
-
-        inputs = {"features": {path.name: _size(path) for path in files}, "clusters": k}
-        tasks.append(Task(patient, folder / f"{patient}.npy", inputs, work))
+    patients = _chosen(list(cohort.patients), arguments.only)
+    tasks = [cluster_task(each, cohort.patients[each].slides, features, folder, k) for each in patients]
     return _run("clusters", tasks, folder, arguments)
 
 
 def _graph(arguments: argparse.Namespace) -> int:
-    from advmil.prepare.graphs import write_graph
+    from advmil.data.tables import read_cohort
 
     cohort = read_cohort(_table(arguments))
-    features = arguments.feat_dir or _processed(arguments) / FEATURE_FOLDER
-    coordinates = arguments.coord_dir or _processed(arguments) / COORDINATE_FOLDER
+    features: Path = arguments.feat_dir or _processed(arguments) / FEATURE_FOLDER
     folder = arguments.save_dir or _processed(arguments) / "wsigraph-l1-features"
     tasks = []
     for slide in _chosen(cohort.slides["pathology_id"].tolist(), arguments.only):
-        pair = (features / f"{slide}.pt", coordinates / f"{slide}.h5")
-
-        def work(pair: tuple[Path, Path] = pair, output: Path = folder / f"{slide}.pt") -> str:
-            return f"{write_graph(*pair, output)} patches"
-
-        inputs = {path.parent.name + "/" + path.name: _size(path) for path in pair}
-        tasks.append(Task(slide, folder / f"{slide}.pt", inputs, work))
+        # Features and coordinates of one file belong together even where patches could not be decoded.
+        beside = features.parent / "h5_files" / f"{slide}.h5"
+        coordinates = (arguments.coord_dir or _processed(arguments) / COORDINATE_FOLDER) / f"{slide}.h5"
+        use_beside = arguments.coord_dir is None and beside.is_file()
+        tasks.append(
+            graph_task(slide, features / f"{slide}.pt", beside if use_beside else coordinates, folder)
+        )
     return _run("graphs", tasks, folder, arguments)
-
-
-def _size(path: Path) -> list[float] | None:
-    """Return size and time of a file: enough to notice that it was made again."""
-    if not path.is_file():
-        return None
-    state = path.stat()
-    return [state.st_size, round(state.st_mtime, 3)]

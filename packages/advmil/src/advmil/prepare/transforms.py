@@ -6,6 +6,7 @@ how its patches were batched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,8 @@ RGB_FROM_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.
 HED_LIMITS = (0.05, 0.95)  # mean intensity outside of which patches stay untouched
 # Macenko 2009: transmitted light, smallest optical density of tissue, percentile of the extreme angles.
 LIGHT, DENSITY_FLOOR, ANGLE_PERCENTILE = 240.0, 0.15, 1.0
+DARKEST = 1e-6  # intensity that counts as black, whose logarithm is the unit of optical density
+GROUP = 32  # patches whose colours are varied at a time, for memory
 
 
 def blur(kind: str, seed: int) -> PatchTransform:
@@ -39,16 +42,34 @@ def blur(kind: str, seed: int) -> PatchTransform:
     choices = np.round(np.arange(low, high + 0.05, 0.1), 1)
 
     def apply(patches: Tensor) -> Tensor:
-        from torchvision.transforms.functional import gaussian_blur
-
-        sigmas = rng.choice(choices, size=len(patches))
-        done = []
-        for patch, sigma in zip(patches, sigmas.tolist(), strict=True):
-            size = 6 * int(np.ceil(sigma)) + 1
-            done.append(gaussian_blur(patch.permute(2, 0, 1), [size, size], [sigma, sigma]).permute(1, 2, 0))
-        return torch.stack(done)
+        sigmas = rng.choice(choices, size=len(patches)).tolist()
+        return torch.cat(
+            [blur_patch(patch[None], sigma) for patch, sigma in zip(patches, sigmas, strict=True)]
+        )
 
     return apply
+
+
+def blur_patch(patches: Tensor, sigma: float) -> Tensor:
+    """Return patches convolved with a Gaussian, mirrored at their edges.
+
+    Args:
+        patches: uint8 [B, S, S, 3], S above 3 ⌈sigma⌉.
+        sigma: Strength in pixels; the kernel has 6 ⌈sigma⌉ + 1 of them.
+
+    Returns:
+        uint8 [B, S, S, 3].
+    """
+    reach = 3 * math.ceil(sigma)
+    at = torch.arange(-reach, reach + 1, dtype=torch.float32, device=patches.device)
+    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    x = patches.permute(0, 3, 1, 2).float()
+    x = torch.nn.functional.pad(x, (reach,) * 4, mode="reflect")
+    # A Gaussian is a row times a column: two passes of 2r + 1 products in place of one of their square.
+    x = torch.nn.functional.conv2d(x, kernel, groups=3)
+    x = torch.nn.functional.conv2d(x, kernel.transpose(2, 3), groups=3)
+    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def hed_variation(kind: str, seed: int) -> PatchTransform:
@@ -60,24 +81,40 @@ def hed_variation(kind: str, seed: int) -> PatchTransform:
     """
     theta = HED_THETA[kind]
     rng = np.random.default_rng(seed)
-    to_rgb = torch.from_numpy(RGB_FROM_HED).float()
-    to_hed = torch.linalg.inv(to_rgb)
 
     def apply(patches: Tensor) -> Tensor:
-        draws = rng.uniform(-theta, theta, size=(len(patches), 2, 3))
-        shift = torch.from_numpy(draws).float().to(patches.device)
-        rgb = patches.float() / 255
-        mean = rgb.mean(dim=(1, 2, 3))
-        density = -torch.log(rgb.clamp(min=1e-6)) / -np.log(1e-6)
-        hed = (density @ to_hed.to(patches.device)).clamp(min=0)
-        varied = hed * (1 + shift[:, 0, None, None]) + shift[:, 1, None, None]
-        back = torch.exp(-(varied @ to_rgb.to(patches.device)) * -np.log(1e-6)).clamp(0, 1)
-        result = (back * 255).round().to(torch.uint8)
-        untouched = (mean < HED_LIMITS[0]) | (mean > HED_LIMITS[1])
-        result[untouched] = patches[untouched]
-        return result
+        draws = torch.from_numpy(rng.uniform(-theta, theta, size=(len(patches), 2, 3))).float()
+        pairs = zip(patches.split(GROUP), draws.split(GROUP), strict=True)
+        return torch.cat([vary_stains(part, own[:, 0], own[:, 1]) for part, own in pairs])
 
     return apply
+
+
+def vary_stains(patches: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
+    """Return patches whose stain channels are multiplied by ``1 + factors`` and moved by ``shifts``.
+
+    Negative amounts of a stain are kept, unlike in scikit-image: without variation every colour comes back as it was.
+    Patches whose mean intensity lies outside of :data:`HED_LIMITS` are returned unchanged.
+
+    Args:
+        patches: uint8 [B, S, S, 3].
+        factors: [B, 3].
+        shifts: [B, 3], in units of the density of black.
+
+    Returns:
+        uint8 [B, S, S, 3].
+    """
+    to_rgb = torch.from_numpy(RGB_FROM_HED).float().to(patches.device)
+    unit = -float(np.log(DARKEST))
+    rgb = patches.float() / 255
+    mean = rgb.mean(dim=(1, 2, 3))
+    hed = -torch.log(rgb.clamp(min=DARKEST)) / unit @ torch.linalg.inv(to_rgb)
+    factors, shifts = (each.to(patches.device)[:, None, None] for each in (factors, shifts))
+    varied = torch.exp(-(hed * (1 + factors) + shifts) @ to_rgb * unit)
+    result = (varied.clamp(0, 1) * 255).round().to(torch.uint8)
+    untouched = (mean < HED_LIMITS[0]) | (mean > HED_LIMITS[1])
+    result[untouched] = patches[untouched]
+    return result
 
 
 def stain_basis(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -90,7 +127,7 @@ def stain_basis(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray
         Stain vectors [3, 2] of optical density and the 99th percentile of each stain's concentration [2].
 
     Raises:
-        DataError: Too little tissue for an estimate.
+        DataError: Too little tissue, or a single stain.
     """
     density = -np.log((pixels.reshape(-1, 3).astype(np.float64) + 1) / LIGHT)
     tissue = density[(density > DENSITY_FLOOR).all(axis=1)]
@@ -104,7 +141,10 @@ def stain_basis(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray
     low, high = np.percentile(angle, [ANGLE_PERCENTILE, 100 - ANGLE_PERCENTILE])
     ends = plane @ np.array([[np.cos(low), np.cos(high)], [np.sin(low), np.sin(high)]])
     basis = ends if ends[0, 0] > ends[0, 1] else ends[:, ::-1]  # haematoxylin absorbs more red
-    return basis, np.percentile(np.linalg.lstsq(basis, density.T, rcond=None)[0], 99, axis=1)
+    strongest = np.percentile(np.linalg.lstsq(basis, density.T, rcond=None)[0], 99, axis=1)
+    if not (strongest > 0.01).all():
+        raise DataError("only one stain can be told in the image; two are needed")
+    return basis, strongest
 
 
 def macenko(template: Path) -> PatchTransform:
@@ -112,11 +152,17 @@ def macenko(template: Path) -> PatchTransform:
 
     Args:
         template: RGB image file.
-    """
-    from PIL import Image
 
-    with Image.open(template) as image:
-        target, strongest = stain_basis(np.asarray(image.convert("RGB")))
+    Raises:
+        DataError: The template is no image or holds too little tissue.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(template) as image:
+            target, strongest = stain_basis(np.asarray(image.convert("RGB")))
+    except (DataError, UnidentifiedImageError) as error:
+        raise DataError(f"{template}: cannot serve as a template of colours: {error}") from error
 
     def one(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
@@ -125,7 +171,8 @@ def macenko(template: Path) -> PatchTransform:
             return patch
         density = -np.log((patch.reshape(-1, 3).astype(np.float64) + 1) / LIGHT)
         amounts = np.linalg.lstsq(basis, density.T, rcond=None)[0] * (strongest / own)[:, None]
-        return np.clip(LIGHT * np.exp(-target @ amounts), 0, 255).T.reshape(patch.shape).astype(np.uint8)
+        pixels = np.rint(LIGHT * np.exp(-target @ amounts) - 1)  # one was added before the logarithm
+        return np.clip(pixels, 0, 255).T.reshape(patch.shape).astype(np.uint8)
 
     def apply(patches: Tensor) -> Tensor:
         arrays = patches.cpu().numpy()
