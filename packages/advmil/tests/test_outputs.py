@@ -9,7 +9,7 @@ import pytest
 
 from advmil import outputs
 
-GOLDEN = Path(__file__).parent / "golden" / "outputs"
+GOLDEN = Path(__file__).parent / "golden" / "output_files"
 
 
 def read_rows(name: str) -> tuple[list[str], list[list[str]]]:

@@ -340,7 +340,7 @@ def draw_heatmaps(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code, 1 when a slide failed.
     """
-    from advmil.prepare.pipeline import find_slides
+    from advmil.prepare.plan import find_slides
     from advmil.run_files import load_model
     from medshared.gpu import select_device
 
