@@ -197,7 +197,8 @@ def _encode(
     times: FeatureTimes,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the rows that could be read and their features, [m] and [m, width]."""
-    encoder.network.to(device, memory_format=torch.channels_last)  # as the pixels come: a tenth faster
+    # Channels last, as the pixels come: a tenth faster.
+    encoder.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     edge = settings.edge_px(encoder, patch_size)
     rows: list[int] = []
     features = np.empty((n, encoder.width), dtype=np.float32)
