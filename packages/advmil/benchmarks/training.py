@@ -209,17 +209,16 @@ def bench_cox(n: int, repeats: int) -> None:
 
 
 def plain_c_index(risk: np.ndarray, event: np.ndarray, time: np.ndarray) -> float:
-    """Count pairs one by one."""
+    """Count pairs one by one, as the definition reads."""
     agreeing = comparable = 0.0
-    values = list(zip(risk.tolist(), event.tolist(), time.tolist(), strict=True))
-    for i, (r, e, t) in enumerate(values):
-        if not e:
-            continue
-        for j, (other_r, other_e, other_t) in enumerate(values):
-            if i == j or not (other_t > t or (other_t == t and not other_e)):
-                continue
-            comparable += 1
-            agreeing += 0.5 if abs(r - other_r) <= 1e-8 else float(r > other_r)
+    for i in range(len(risk)):
+        for j in range(len(risk)):
+            if event[i] and (time[j] > time[i] or (time[j] == time[i] and not event[j])):
+                comparable += 1
+                if abs(risk[i] - risk[j]) <= 1e-8:
+                    agreeing += 0.5
+                elif risk[i] > risk[j]:
+                    agreeing += 1
     return agreeing / comparable
 
 

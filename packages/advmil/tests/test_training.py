@@ -205,11 +205,25 @@ def stop_after(groups: int, monkeypatch) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Train a run that nothing stops, once for each backbone; return its folder and results."""
+    known = {}
+
+    def run(config):
+        if config.bcb_mode not in known:
+            folder = tmp_path_factory.mktemp("whole") / "run"
+            known[config.bcb_mode] = folder, train_run(config, "adv", folder)
+        return known[config.bcb_mode]
+
+    return run
+
+
 @pytest.mark.parametrize("backbone", ["abmil", "patch"])
 @pytest.mark.parametrize("groups", [1, 4, 7])
-def test_a_stopped_run_goes_on_bit_for_bit(backbone, groups, tiny_settings, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_bit_for_bit(backbone, groups, tiny_settings, tmp_path, monkeypatch, whole_run):
     config = make(tiny_settings, bcb_mode=backbone, epochs=3)
-    whole = train_run(config, "adv", tmp_path / "whole")
+    folder, whole = whole_run(config)
     with monkeypatch.context() as patched:
         stop_after(groups, patched)
         with pytest.raises(RunInterruptedError, match="--resume continues"):
@@ -217,9 +231,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(backbone, groups, tiny_settings, tmp_
     resumed = train_run(config, "adv", tmp_path / "cut", resume=True)
     assert text(resumed) == text(whole)
     for name in ("train_modelG-best.pth", "train_modelD-last.pth"):
-        a, b = (torch.load(tmp_path / run / name, weights_only=True)["model"] for run in ("whole", "cut"))
+        a, b = (torch.load(run / name, weights_only=True)["model"] for run in (folder, tmp_path / "cut"))
         assert all(torch.equal(a[key], b[key]) for key in a)
-    metrics = [(tmp_path / run / "metrics.csv").read_text() for run in ("whole", "cut")]
+    metrics = [(run / "metrics.csv").read_text() for run in (folder, tmp_path / "cut")]
     assert metrics[0] == metrics[1]
 
 
