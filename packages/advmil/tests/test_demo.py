@@ -21,6 +21,7 @@ METRICS = {
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs, one slide, one shuffled run, in this process."""
     monkeypatch.setattr(demo, "EPOCHS", 2)
+    monkeypatch.setattr(demo, "BIMODAL_EPOCHS", 1)
     monkeypatch.setattr(demo, "PERMUTED_RUNS", 1)
     monkeypatch.setattr(demo, "PERMUTED_EPOCHS", 1)
     monkeypatch.setattr(demo, "REAL_TABLE_EPOCHS", 1)

@@ -10,9 +10,10 @@ import torch
 
 from advmil.config import Config
 from advmil.data.bags import BagSource
+from advmil.data.regions import typical_step
 from advmil.data.tables import read_cohort
 from advmil.errors import DataError
-from advmil.new_bags import assemble_patient, find_coordinates, read_slide_bag, typical_step
+from advmil.new_bags import assemble_patient, find_coordinates, read_slide_bag
 from advmil.prepare.clusters import write_clusters
 from medshared.bags import BagAttributes, write_clam_bag
 

@@ -14,13 +14,14 @@ import torch
 
 from advmil.config import Config
 from advmil.config_rules import with_task_format
-from advmil.errors import RunInterruptedError, TrainingError
+from advmil.errors import TrainingError
 from advmil.outputs import read_metrics_text
 from advmil.predictions import from_arrays
 from advmil.run_data import load_run_data
 from advmil.test_mode import run_test_mode
 from advmil.trainer import Trainer
 from advmil.training import train_run as train_and_report
+from medshared.command_line import RunInterruptedError
 from medshared.runs import RunDirectory, StopSignal
 
 train_run = partial(train_and_report, report=False)  # the pictures have tests of their own

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from advmil import __version__
+from medshared.command_line import guarded
 
-Handler = Callable[[argparse.Namespace], int]
 AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
-# Mistakes of input and environment, whose message is all that a user needs.
-EXPECTED = (OSError, ValueError, ImportError, RuntimeError, KeyError)
-STOPPED = 75  # EX_TEMPFAIL: the run was stopped by a signal and can be resumed
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -180,27 +176,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from advmil import commands
 
     return guarded(getattr(commands, arguments.handler_name), arguments)
-
-
-def guarded(handler: Handler, arguments: argparse.Namespace) -> int:
-    """Run a handler; turn an expected error into one line on stderr and exit code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    try:
-        return handler(arguments)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if getattr(arguments, "debug", False):
-            raise
-        from advmil.errors import RunInterruptedError
-
-        if isinstance(error, RunInterruptedError):
-            sys.stderr.write(f"{error}\n")
-            return STOPPED
-        if isinstance(error, EXPECTED):
-            sys.stderr.write(f"error: {error}\n")
-            return 1
-        raise
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from advmil.config import Config, Handler
 from advmil.config_rules import check_config, dead_keys, with_task_format
-from advmil.errors import RunInterruptedError
 from advmil.grid import GridRun, expand_grid, point_suffix
+from medshared.command_line import RunInterruptedError
 from medshared.configuration import apply_overrides, load_config, load_yaml_or_json
 
 if TYPE_CHECKING:

@@ -9,7 +9,3 @@ class DataError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training cannot go on."""
-
-
-class RunInterruptedError(RuntimeError):
-    """A signal stopped the run; its state is saved and ``--resume`` continues it."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advmil.attention import PatchAttention, attend, percentile_ranks, write_attention
-from advmil.data.regions import REGION, SIDE
+from advmil.data.regions import REGION, SIDE, typical_step
 from advmil.errors import DataError
 from advmil.new_bags import (
     FEATURE_SUFFIXES,
@@ -24,7 +24,6 @@ from advmil.new_bags import (
     find_beside,
     find_coordinates,
     read_slide_bag,
-    typical_step,
 )
 from medshared.files import write_bytes
 
@@ -340,7 +339,7 @@ def draw_heatmaps(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code, 1 when a slide failed.
     """
-    from advmil.prepare.pipeline import find_slides
+    from advmil.prepare.plan import find_slides
     from advmil.run_files import load_model
     from medshared.gpu import select_device
 

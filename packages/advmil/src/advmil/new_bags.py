@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from advmil.config import Config
 from advmil.data.bags import BagInput, BagLayout, needs_regions
-from advmil.data.regions import n_regions, regroup_by_coordinates, regroup_plainly
+from advmil.data.regions import n_regions, regroup_by_coordinates, regroup_plainly, typical_step
 from advmil.errors import DataError
 from medshared.bags import BagError, PatchBag, read_bag, read_coordinates
 
@@ -122,25 +122,6 @@ def _clam_size(attributes: dict[str, object]) -> float | None:
     return None
 
 
-def grid_step(coordinates: NDArray[np.float64]) -> float:
-    """Return the smallest distance between columns or rows of patches; 1 for a single patch."""
-    steps = np.concatenate([np.diff(np.unique(coordinates[:, axis])) for axis in (0, 1)])
-    return float(steps.min()) if steps.size else 1.0
-
-
-def typical_step(coordinates: NDArray[np.float64]) -> float:
-    """Return the median distance of patches to their nearest neighbour; 1 for a single patch.
-
-    Unlike `grid_step` it holds where pieces of tissue have grids of their own.
-    """
-    from scipy.spatial import KDTree
-
-    places = np.unique(coordinates, axis=0)
-    if len(places) < 2:
-        return 1.0
-    return float(np.median(KDTree(places).query(places, k=2)[0][:, 1]))
-
-
 def assemble_patient(config: Config, patient: str, slides: Sequence[SlideBag]) -> PatientBag:
     """Put the slides of a patient together as the run's training did.
 
@@ -201,7 +182,7 @@ def _region_rows(config: Config, slide: SlideBag) -> NDArray[np.int64]:
             raise DataError(
                 "no coordinates to make regions of: give h5 files with coordinates, or --coordinates"
             )
-        return regroup_by_coordinates(slide.coordinates, slide.patch_size or grid_step(slide.coordinates))
+        return regroup_by_coordinates(slide.coordinates, slide.patch_size or typical_step(slide.coordinates))
     except DataError as error:
         raise DataError(f"{slide.bag.path}: {error}") from error
 

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from advmil.cli import add_device, add_run_options, guarded
+from advmil.cli import add_device, add_run_options
+from medshared.command_line import guarded
 
 
 def main_script(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from torch import nn
 from advmil.config import Config, Handler
 from advmil.data.bags import BagInput
 from advmil.early_stopping import EarlyStopping, plateau_schedule
-from advmil.errors import RunInterruptedError, TrainingError
+from advmil.errors import TrainingError
 from advmil.figures import draw_histogram, save_figure
 from advmil.inference import Centre, assemble, autocast, predict_baseline, predict_generator
 from advmil.models.build import build_baseline, build_discriminator, build_generator
@@ -37,6 +37,7 @@ from advmil.updates import (
     GroupLabels,
 )
 from medshared.checkpoints import load_checkpoint, save_checkpoint
+from medshared.command_line import RunInterruptedError
 from medshared.gpu import capture_rng, resolve_precision, restore_rng, seed_everything, select_device
 from medshared.loggers import MetricLogger
 from medshared.runs import RunDirectory, StopSignal

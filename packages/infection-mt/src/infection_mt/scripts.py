@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from infection_mt.cli import add_run_options, guarded
+from infection_mt.cli import add_run_options
+from medshared.command_line import guarded
 
 
 def train_multitask(argv: Sequence[str] | None = None) -> int:

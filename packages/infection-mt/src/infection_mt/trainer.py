@@ -25,7 +25,7 @@ from infection_mt.data.frames import Augmentation
 from infection_mt.data.loading import iterate_batches, normalise
 from infection_mt.data.prepare import RunData, plain_config, table_targets, time_settings
 from infection_mt.data.table import FrameTable
-from infection_mt.errors import RunInterruptedError, TrainingError
+from infection_mt.errors import TrainingError
 from infection_mt.inference import predict_table, score
 from infection_mt.losses import (
     LossTerms,
@@ -37,6 +37,7 @@ from infection_mt.losses import (
 from infection_mt.models.base import Outputs, ResNetBase
 from infection_mt.models.checkpoint import model_for_run
 from infection_mt.optimisation import build_optimizer, build_scheduler
+from medshared.command_line import RunInterruptedError
 from medshared.gpu import (
     capture_rng,
     resolve_precision,

@@ -10,8 +10,9 @@ from typing import Any
 
 from infection_mt.config import Config
 from infection_mt.data.prepare import RunData, plain_config, prepare_data
-from infection_mt.errors import RunInterruptedError, TrainingError
+from infection_mt.errors import TrainingError
 from infection_mt.trainer import DEFAULT_SELECTION, Progress, RunOptions, Trainer, lower_is_better
+from medshared.command_line import RunInterruptedError
 from medshared.gpu import derive_seed, peak_memory_bytes
 from medshared.loggers import open_logger
 from medshared.runs import RunDirectory, StopSignal, run_logging

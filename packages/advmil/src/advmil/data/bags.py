@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advmil.config import ADVERSARIAL_TASKS, Config
 from advmil.data.graphs import SlideGraph, join_graphs, load_graph
-from advmil.data.regions import n_regions, regroup_by_coordinates, regroup_plainly
+from advmil.data.regions import n_regions, regroup_by_coordinates, regroup_plainly, typical_step
 from advmil.data.tables import Cohort, shorten
 from advmil.errors import DataError
 from medshared.bags import BagError, PatchBag, check_uniform, read_bag
@@ -243,7 +243,7 @@ class BagSource:
         if len(xy) != n:
             raise DataError(f"patient {patient_id}: {bag.path} has {n} patches but {len(xy)} coordinates")
         try:
-            return regroup_by_coordinates(xy, size or _grid_step(xy))
+            return regroup_by_coordinates(xy, size or typical_step(xy))
         except DataError as error:
             raise DataError(f"patient {patient_id}: {bag.path}: {error}") from error
 
@@ -358,10 +358,3 @@ class BagSource:
 
 def _n_bytes(bag: BagInput) -> int:
     return sum(each.numel() * each.element_size() for each in bag if each is not None)
-
-
-def _grid_step(xy: np.ndarray) -> float:
-    """Return the smallest distance between columns or rows of patches; 1 for a single patch."""
-    steps = [np.diff(np.unique(xy[:, axis])) for axis in (0, 1)]
-    positive = np.concatenate(steps)
-    return float(positive.min()) if positive.size else 1.0

@@ -129,3 +129,19 @@ def regroup_plainly(n_patches: int) -> np.ndarray:
     if rest:
         rows = np.concatenate([rows, full * REGION + np.arange(REGION) % rest])
     return rows
+
+
+def typical_step(coordinates: np.ndarray) -> float:
+    """Return the median distance of patches to their nearest neighbour; 1 for a single patch.
+
+    It holds where pieces of tissue have grids of their own.
+
+    Args:
+        coordinates: Corners of patches, ``[n, 2]``.
+    """
+    from scipy.spatial import KDTree
+
+    places = np.unique(coordinates, axis=0)
+    if len(places) < 2:
+        return 1.0
+    return float(np.median(KDTree(places).query(places, k=2)[0][:, 1]))

@@ -37,8 +37,11 @@ def small_coordinates(
     corners = np.asarray(big).astype(np.int64).reshape(-1, 2)
     step = patch_size if legacy_offsets else patch_size * round(downsample / scale)
     k = np.arange(scale * scale)
-    offsets = np.stack([k % scale, k // scale], axis=1) * step
-    return (corners[:, None, :] + offsets[None]).reshape(-1, 2)
+    small = np.empty((len(corners), scale * scale, 2), dtype=np.int64)
+    # Axis by axis: long inner loops, several times faster than adding pairs.
+    np.add(corners[:, :1], k % scale * step, out=small[:, :, 0])
+    np.add(corners[:, 1:], k // scale * step, out=small[:, :, 1])
+    return small.reshape(-1, 2)
 
 
 def small_attributes(attributes: ClamAttributes, save_path: Path, scale: int = SCALE) -> ClamAttributes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advmil.cli import add_device, guarded
+from advmil.cli import add_device
 from advmil.errors import DataError
 from advmil.prepare.batch import EmptyResultError, Outcome, Task, attempt, write_batch_report
 from advmil.prepare.plan import PROCESS_LIST, find_slides, refuse_doubles, stamp
@@ -19,6 +19,7 @@ from advmil.prepare.process_list import (
     read_process_list,
     write_process_list,
 )
+from medshared.command_line import guarded
 from medshared.files import sha256_file
 from medshared.process import progress
 

@@ -84,6 +84,7 @@ class FeatureTimes:
     """Seconds that one slide took, by part.
 
     Attributes:
+        opening: The slide was opened and its fast path compared.
         reading: The network waited for pixels to be read and decoded; reading goes on while it works.
         network: Transform, network and copies.
         writing: Files.
@@ -91,6 +92,7 @@ class FeatureTimes:
         faults: Patches that could not be decoded.
     """
 
+    opening: float = 0.0
     reading: float = 0.0
     network: float = 0.0
     writing: float = 0.0
@@ -100,7 +102,7 @@ class FeatureTimes:
     @property
     def bottleneck(self) -> str:
         """The part that took longest."""
-        return max(("reading", "network", "writing"), key=lambda name: getattr(self, name))
+        return max(("opening", "reading", "network", "writing"), key=lambda name: getattr(self, name))
 
     def summary(self) -> str:
         """Return one line for the log."""
@@ -139,7 +141,9 @@ def encode_slide(
     times = FeatureTimes()
     faults = FaultList(slide_file)
     stem = coordinate_file.stem
+    started = time.perf_counter()
     with open_prepared(slide_file, settings.spacing_um, settings.default_spacing_um) as slide:
+        times.opening = time.perf_counter() - started
         if attributes.patch_level >= len(slide.level_dimensions):
             raise DataError(
                 f"{coordinate_file}: patch_level {attributes.patch_level}, but {slide_file.name} has "
@@ -193,7 +197,8 @@ def _encode(
     times: FeatureTimes,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the rows that could be read and their features, [m] and [m, width]."""
-    encoder.network.to(device)
+    # Channels last, as the pixels come: a tenth faster.
+    encoder.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     edge = settings.edge_px(encoder, patch_size)
     rows: list[int] = []
     features = np.empty((n, encoder.width), dtype=np.float32)

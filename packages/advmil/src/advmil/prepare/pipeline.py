@@ -32,7 +32,7 @@ from advmil.prepare.steps import (
 from medshared.files import write_bytes
 from medshared.leases import Shard
 
-__all__ = ["Preparation", "from_arguments", "run", "run_prepare"]
+__all__ = ["Preparation", "find_slides", "from_arguments", "run", "run_prepare"]
 
 logger = logging.getLogger(__name__)
 

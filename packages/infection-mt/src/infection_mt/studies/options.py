@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infection_mt.cli import add_device, add_run_options, guarded
+from infection_mt.cli import add_device, add_run_options
+from medshared.command_line import guarded
 
 logger = logging.getLogger(__name__)
 
