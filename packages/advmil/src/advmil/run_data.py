@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,25 +114,26 @@ def load_run_data(config: Config) -> RunData:
     warnings = fold_warnings(
         cohort, {PARTS[part]: ids for part, ids in (split.parts | {"train": train}).items()}
     )
-    if not config.semi_training:
-        sets = {"train": train, **others}
-        return RunData(
-            cohort, split, labels, source, sets, frozenset(train), (train,), "train", warnings=warnings
-        )
+    sets = {"train": train, **others}
+    data = RunData(
+        cohort, split, labels, source, sets, frozenset(train), (train,), "train", warnings=warnings
+    )
+    return _semi_supervised(config, data, rng) if config.semi_training else data
+
+
+def _semi_supervised(config: Config, data: RunData, rng: np.random.RandomState) -> RunData:
+    """Part the training patients into labelled and unlabelled ones."""
+    train = data.sets["train"]
     labelled, unlabelled = (tuple(ids) for ids in sample_patients(train, config.ssl_num_labeled, rng))
-    sets = {"labeled_train": labelled, "unlabeled_train": unlabelled, **others}
+    others = {name: ids for name, ids in data.sets.items() if name != "train"}
     epochs_of = _semi_supervised_epochs(config, labelled, unlabelled)
-    return RunData(
-        cohort,
-        split,
-        labels,
-        source,
-        sets,
-        frozenset(labelled),
-        tuple(epochs_of.values()),
-        RUN_NAMES[config.semi_training_mode],
-        tuple(epochs_of),
-        warnings,
+    return replace(
+        data,
+        sets={"labeled_train": labelled, "unlabeled_train": unlabelled, **others},
+        labelled=frozenset(labelled),
+        epochs_of=tuple(epochs_of.values()),
+        name=RUN_NAMES[config.semi_training_mode],
+        epoch_names=tuple(epochs_of),
     )
 
 
