@@ -19,7 +19,6 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
-    "lightning-fabric",
     "h5py",
     "scikit-learn",
     "lifelines",
