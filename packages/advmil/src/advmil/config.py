@@ -112,6 +112,7 @@ class Config(BaseModel):
     data_split_seed: int = 0  # fold
     save_prediction: bool = True  # write the tables of predictions
     train_sampling: float | None = None  # null, a share in (0, 1) or a count of training patients
+    trust_pickles: bool = False  # new: read graphs that the original's tool pickled (needs advmil[geometric])
     cache_features_gb: Annotated[float, Field(ge=0)] = 4.0  # new: features kept in memory between epochs
 
     # --- backbone

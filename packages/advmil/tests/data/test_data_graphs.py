@@ -52,7 +52,7 @@ def test_pickled_graphs_need_trust(tmp_path: Path) -> None:
     with torch.serialization.safe_globals([]):
         torch.serialization.clear_safe_globals()
         with pytest.raises(
-            DataError, match=r"refused.*graph object of torch-geometric: convert it with load_graph"
+            DataError, match=r"refused.*graph object of torch-geometric: set trust_pickles: True"
         ):
             load_graph(path)
         graph = load_graph(path, trust=True)

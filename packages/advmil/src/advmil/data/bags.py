@@ -64,15 +64,14 @@ class BagSource:
         config: ``bcb_mode``, ``path_patch``, ``path_graph``, ``path_cluster``, ``feat_format``, ``regions``,
             ``cache_features_gb`` and ``num_workers`` are used.
         cohort: Slides of the patients.
-        trust_pickles: Read graph objects of torch-geometric; see `advmil.data.graphs.load_graph`.
 
     Raises:
         DataError: When the folder that the backbone needs is not set or not there, or ``regions`` does not
             suit the backbone.
     """
 
-    def __init__(self, config: Config, cohort: Cohort, *, trust_pickles: bool = False) -> None:
-        self.config, self.cohort, self.trust_pickles = config, cohort, trust_pickles
+    def __init__(self, config: Config, cohort: Cohort) -> None:
+        self.config, self.cohort = config, cohort
         self.limit_bytes = int(config.cache_features_gb * 2**30)
         self.cached_bytes = 0
         self._cache: OrderedDict[str, BagInput] = OrderedDict()
@@ -202,7 +201,7 @@ class BagSource:
 
     def _graph(self, patient_id: str, slide: str) -> SlideGraph:
         try:
-            graph = load_graph(self.slide_path(slide), trust=self.trust_pickles)
+            graph = load_graph(self.slide_path(slide), trust=self.config.trust_pickles)
         except DataError as error:
             raise DataError(f"patient {patient_id}: {error}") from error
         self._check_width(patient_id, slide, graph.x.shape[1])

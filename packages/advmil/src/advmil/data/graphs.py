@@ -75,8 +75,8 @@ def _trust_hint(error: Exception) -> str:
     if "torch_geometric" not in str(error):
         return ""
     return (
-        ". It is a graph object of torch-geometric: convert it with load_graph(path, trust=True) if you made it"
-        " yourself, or make the graphs again"
+        ". It is a graph object of torch-geometric: set trust_pickles: True if you made it yourself, or make the graphs"
+        " again"
     )
 
 
