@@ -22,7 +22,6 @@ PACKAGES = (
     "h5py",
     "scikit-learn",
     "lifelines",
-    "torchsurv",
     "openslide-python",
     "pyvips",
     "opencv-python-headless",
