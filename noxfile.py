@@ -168,13 +168,18 @@ def build(session: nox.Session) -> None:
             external=True,
         )
     for name in PACKAGES:
-        session.run("python", "-m", "pip", "install", "--quiet", "--find-links", str(wheels), name)
-        session.run(name, "--help")
-        installed = session.run("python", "-m", "pip", "list", "--format=freeze", silent=True) or ""
+        # An environment for each: what one package brought would hide what the next one lacks.
+        folder = Path(session.create_tmp()) / name
+        session.run("python", "-m", "venv", "--clear", str(folder))
+        programs = folder / ("Scripts" if os.name == "nt" else "bin")
+        pip = (str(programs / "python"), "-m", "pip")
+        session.run(*pip, "install", "--quiet", "--find-links", str(wheels), name, external=True)
+        session.run(str(programs / name), "--help", external=True)
+        installed = session.run(*pip, "list", "--format=freeze", silent=True, external=True) or ""
         unwanted = [heavy for heavy in HEAVY.get(name, []) if f"{heavy}==" in installed.lower()]
         if unwanted:
             session.error(f"installing {name} alone pulled in {', '.join(unwanted)}")
-        session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", name, "medshared")
+        shutil.rmtree(folder)
 
 
 @nox.session
