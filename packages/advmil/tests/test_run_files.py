@@ -70,3 +70,21 @@ def test_what_is_no_finished_run(tiny_run, tmp_path):
         open_run(tmp_path)
     with pytest.raises(DataError, match="no predictions of a set 'x'; it has test, train, validation"):
         open_run(tiny_run).predictions("x")
+
+
+def test_weights_in_the_newer_spelling_of_the_graph_layer_are_read(tiny_settings, tmp_path):
+    import torch
+
+    from advmil.config import Config
+    from advmil.run_files import load_model
+    from advmil.training import train_run
+
+    keys = tiny_settings(bcb_mode="graph", epochs=1, es_warmup=0)
+    train_run(Config.model_validate(keys), "adv", tmp_path / "run", report=False)
+    path = tmp_path / "run" / "train_modelG-best.pth"
+    state = torch.load(path, weights_only=True)
+    renamed = {k.replace("conv.t", "conv.aggr_module.t"): v for k, v in state["model"].items()}
+    assert renamed.keys() != state["model"].keys()
+    torch.save(state | {"model": renamed}, path)
+    found = load_model(tmp_path / "run").network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in state["model"].items())

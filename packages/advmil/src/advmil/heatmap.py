@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from advmil.attention import PatchAttention, attend, percentile_ranks, write_attention
 from advmil.data.regions import REGION, SIDE, typical_step
-from advmil.errors import DataError
+from advmil.errors import ITEM_ERRORS, DataError
 from advmil.new_bags import (
     FEATURE_SUFFIXES,
     SlideBag,
@@ -37,8 +37,6 @@ PICTURE_PX = 1600
 COLOURS = "viridis"  # perceptually uniform, and far from the pink of the stain
 OPACITY = 0.55
 FINEST = 8  # cells of the map along a patch, at most
-# What a broken slide or file raises; anything else is a mistake of the program.
-EXPECTED = (OSError, ValueError, RuntimeError, KeyError, MemoryError)
 
 
 class HeatmapFiles(NamedTuple):
@@ -360,7 +358,7 @@ def draw_heatmaps(arguments: argparse.Namespace) -> int:
                 models, slide, features, coordinates, arguments.output, arguments.spacing_um, device
             )
             logger.info("%s: %s", slide.name, files.picture)
-        except EXPECTED as error:
+        except ITEM_ERRORS as error:
             logger.error("%s: %s", slide, error)
             failed.append(slide.name)
     if failed:

@@ -14,7 +14,7 @@ import torch
 
 from advmil.attention import PatchAttention, attend, write_attention
 from advmil.ensemble import BagOutput, Ensemble, load_ensemble, predict_bag
-from advmil.errors import DataError
+from advmil.errors import ITEM_ERRORS, DataError
 from advmil.new_bags import SlideBag, find_coordinates, read_slide_bag
 from advmil.noise import torch_noise
 from advmil.pooled import Curves, PooledPredictions, pool, pooled_curves, prediction_table, sample_arrays
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 REPORT = "prediction-report.json"
 SHOWN = 6  # curves in the picture
-# What a broken file raises; anything else is a mistake of the program and stops the batch.
-EXPECTED = (OSError, ValueError, RuntimeError, KeyError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def predict_inputs(
             found = predict_patient(ensemble, patient, bags, settings, device)
             if found.attention is not None:
                 write_attention(output / "attention" / f"{patient}.csv", found.attention, patient)
-        except EXPECTED as error:
+        except ITEM_ERRORS as error:
             logger.error("patient %s: %s", patient, error)
             inputs.items.append(Item("patient", patient, "failed", str(error)))
             continue

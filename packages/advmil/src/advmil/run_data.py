@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,11 @@ class RunData:
 
     def rows(self, patients: Sequence[str]) -> np.ndarray:
         """Return the rows of patients in ``labels``."""
-        index = {patient: row for row, patient in enumerate(self.labels.patients)}
-        return np.asarray([index[patient] for patient in patients], dtype=np.int64)
+        return np.asarray([self._row_of[patient] for patient in patients], dtype=np.int64)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {patient: row for row, patient in enumerate(self.labels.patients)}
 
     def orders(self, seed: int) -> list[EpochOrder]:
         """Return one shuffled order for each entry of ``epochs_of``."""

@@ -15,12 +15,11 @@ from torch import nn
 from advmil.config import Config, Handler
 from advmil.errors import DataError
 from advmil.models.build import build_baseline, build_discriminator, build_generator
+from advmil.models.checkpoint import load_network
 from advmil.models.discriminator import Discriminator
 from advmil.predictions import Predictions, from_arrays
-from medshared.checkpoints import load_checkpoint
 from medshared.configuration import load_config, load_yaml_or_json
 from medshared.files import read_json
-from medshared.weights import extract_state_dict, load_state_dict
 
 TRAINING_SETS = ("train", "labeled_train")
 
@@ -161,7 +160,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu", which: str = "b
         path = folder / f"{run.name}_{name}-{which}.pth"
         if which == "best" and not path.is_file():
             path = folder / f"{run.name}_{name}-last.pth"
-        load_state_dict(network, extract_state_dict(load_checkpoint(path)), strict=True)
+        load_network(path, network)
         network.to(device).eval()
     labels = run.results["labels"]
     edges = None if labels["edges"] is None else np.asarray(labels["edges"], dtype=np.float64)

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medshared.files import write_bytes, write_npz
+from advmil.data.splits import write_split
+from medshared.bags import ClamAttributes, write_coordinates
+from medshared.files import write_bytes
 from medshared.tables import write_table
 
 REGION_PATCHES = 16  # small patches of one big patch
@@ -183,8 +185,8 @@ def generate_cohort(folder: Path, seed: int, settings: CohortSettings | None = N
     rng = np.random.RandomState(seed)
     directions = draw_directions(settings.width, rng)
     truth = _draw_patients(settings, rng)
-    parts = _write_splits(folder, truth["patient_id"].tolist(), seed, settings.n_folds)
-    drawn = set(parts["test_patients"][: settings.slide_patients])
+    test = _write_splits(folder, truth["patient_id"].tolist(), seed, settings.n_folds)
+    drawn = set(test[: settings.slide_patients])
     cohort = SyntheticCohort(folder, truth, directions)
     rows, shares, counts = [], [], []
     for patient in truth.to_dict("records"):
@@ -224,24 +226,15 @@ def _draw_patients(settings: CohortSettings, rng: np.random.RandomState) -> pd.D
     )
 
 
-def _write_splits(folder: Path, patients: list[str], seed: int, n_folds: int) -> dict[str, list[str]]:
-    """Write the split files (55/15/30 %) and return the parts of fold 0."""
-    first: dict[str, list[str]] = {}
+def _write_splits(folder: Path, patients: list[str], seed: int, n_folds: int) -> list[str]:
+    """Write the split files (55/15/30 %) and return the test patients of fold 0."""
+    first: list[str] = []
     n = len(patients)
     for fold in range(n_folds):
-        order = np.random.RandomState(seed + fold).permutation(n)
-        ends = (0, round(0.55 * n), round(0.70 * n), n)
-        parts = {
-            name: [patients[i] for i in order[start:stop]]
-            for name, start, stop in zip(
-                ("train_patients", "val_patients", "test_patients"), ends[:-1], ends[1:], strict=True
-            )
-        }
-        write_npz(
-            folder / "split" / f"syn-fold{fold}.npz",
-            **{name: np.asarray(ids, dtype=np.str_) for name, ids in parts.items()},
-        )
-        first = first or parts
+        order = [patients[i] for i in np.random.RandomState(seed + fold).permutation(n)]
+        train, val, test = np.split(np.asarray(order, dtype=np.str_), [round(0.55 * n), round(0.70 * n)])
+        write_split(folder / "split" / f"syn-fold{fold}.npz", train.tolist(), val.tolist(), test.tolist())
+        first = first or test.tolist()
     return first
 
 
@@ -261,17 +254,7 @@ def write_features(path: Path, features: NDArray[np.float32]) -> Path:
 
 def write_grid(path: Path, coordinates: NDArray[np.int64]) -> Path:
     """Write coordinates as CLAM does, for small patches of 256 px at level 1 of a 1/4/16 pyramid."""
-    import h5py
-
-    side = (coordinates.max(axis=0) + GRID_STEP).tolist()
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        data = file.create_dataset("coords", data=coordinates, chunks=True, maxshape=(None, 2))
-        data.attrs["patch_size"] = 256
-        data.attrs["patch_level"] = 1
-        data.attrs["downsample"] = (4.0, 4.0)
-        data.attrs["downsampled_level_dim"] = [value // 4 for value in side]
-        data.attrs["level_dim"] = [value // 4 for value in side]
-        data.attrs["name"] = path.stem
-        data.attrs["save_path"] = path.parent.name
-    return write_bytes(path, buffer.getvalue())
+    width, height = ((coordinates.max(axis=0) + GRID_STEP) // 4).tolist()
+    size = (width, height)
+    attributes = ClamAttributes(256, 1, (4.0, 4.0), size, size, path.stem, path.parent.name)
+    return write_coordinates(path, coordinates, attributes)

@@ -14,16 +14,15 @@ from advmil.data.regions import mask_regions
 from advmil.errors import DataError
 from advmil.inference import ChangeBag, predict_generator
 from advmil.models.build import build_discriminator, build_generator
+from advmil.models.checkpoint import load_network
 from advmil.noise import torch_noise
 from advmil.outputs import write_config
 from advmil.run_data import load_run_data
 from advmil.scoring import original_metrics
 from advmil.trainer import choose_device
 from advmil.training import log_best, open_sink, write_house_files, write_original_files
-from medshared.checkpoints import load_checkpoint
 from medshared.gpu import derive_seed, resolve_precision, seed_everything
 from medshared.runs import RunDirectory, run_logging
-from medshared.weights import load_state_dict
 
 
 def run_test_mode(
@@ -52,7 +51,7 @@ def run_test_mode(
         generator, discriminator = build_generator(config), build_discriminator(config)
         source = Path((config.test_load_path or "").replace("{}", str(config.data_split_seed)))
         for network, letter in ((generator, "G"), (discriminator, "D")):
-            load_state_dict(network, load_checkpoint(_trained(source, letter))["model"], strict=True)
+            load_network(_trained(source, letter), network)
             network.to(where)
         ((name, patients),) = data.sets.items()
         kept: dict[str, int] = {}

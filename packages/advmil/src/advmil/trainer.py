@@ -22,6 +22,7 @@ from advmil.errors import TrainingError
 from advmil.figures import draw_histogram, save_figure
 from advmil.inference import Centre, assemble, autocast, predict_baseline, predict_generator
 from advmil.models.build import build_baseline, build_discriminator, build_generator
+from advmil.models.checkpoint import load_network, save_network
 from advmil.noise import NoiseSource, torch_noise, zero_noise
 from advmil.optimisers import build_optimizer, needs_second_order
 from advmil.predictions import Predictions
@@ -36,7 +37,6 @@ from advmil.updates import (
     BaselineUpdate,
     GroupLabels,
 )
-from medshared.checkpoints import load_checkpoint, save_checkpoint
 from medshared.command_line import RunInterruptedError
 from medshared.gpu import capture_rng, resolve_precision, restore_rng, seed_everything, select_device
 from medshared.loggers import MetricLogger
@@ -352,8 +352,7 @@ class Trainer:
         """Write ``<prefix>_model{,G,D}-<which>.pth`` as the original does."""
         for name, (network, optimizer) in self._networks().items():
             epoch = self.progress.best_epoch if which == "best" else self.progress.epoch
-            state = {"epoch": epoch, "model": network.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(self.run.path / f"{self.data.name}_{name}-{which}.pth", state)
+            save_network(self.run.path / f"{self.data.name}_{name}-{which}.pth", network, epoch, optimizer)
 
     def load_original(self, which: str) -> int:
         """Load the weights of ``best`` or ``last`` and return their epoch; ``last`` where there is no best."""
@@ -363,9 +362,8 @@ class Trainer:
             which = "last"
         epoch = 0
         for name, (network, _) in self._networks().items():
-            state = load_checkpoint(self.run.path / f"{self.data.name}_{name}-{which}.pth")
-            network.load_state_dict(state["model"])
-            epoch = int(state["epoch"])
+            path = self.run.path / f"{self.data.name}_{name}-{which}.pth"
+            epoch = load_network(path, network).epoch or 0
         return epoch
 
     def save_last(self) -> None:

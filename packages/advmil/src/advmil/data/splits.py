@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -207,20 +207,3 @@ def kfold_patients(labelled: Sequence[str], unlabelled: Sequence[str], k: int, s
 
     folds = KFold(k, shuffle=True, random_state=seed).split(np.arange(len(unlabelled)))
     return [[*labelled, *(unlabelled[int(index)] for index in fold)] for _, fold in folds]
-
-
-def describe_split(split: Split, cohort: Cohort) -> Mapping[str, dict[str, int]]:
-    """Count the patients, events and slides of every part.
-
-    Args:
-        split: A split that fits the cohort.
-        cohort: The table.
-    """
-    return {
-        name: {
-            "patients": len(ids),
-            "events": sum(cohort.patients[value].event for value in ids),
-            "slides": sum(len(cohort.patients[value].slides) for value in ids),
-        }
-        for name, ids in split.parts.items()
-    }

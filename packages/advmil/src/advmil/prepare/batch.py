@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from advmil.errors import ITEM_ERRORS
 from medshared.files import read_json, to_plain, write_json
 from medshared.leases import Shard, acquire_lease, sidecar_matches, sidecar_path, write_sidecar
 from medshared.process import progress
@@ -18,8 +19,6 @@ from medshared.process import progress
 logger = logging.getLogger(__name__)
 
 Status = Literal["done", "empty", "skipped", "busy", "failed"]
-# What a broken slide, file or table raises: its message is enough. Anything else is logged with its traceback.
-EXPECTED = (OSError, ValueError, RuntimeError, KeyError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool
         logger.info("%s: %s: %s", step, task.item, reason)
         return outcome("busy" if isinstance(reason, NotYetError) else "empty", str(reason))
     except Exception as error:  # one bad item never stops the others
-        logger.error("%s: %s: %s", step, task.item, error, exc_info=not isinstance(error, EXPECTED))
+        logger.error("%s: %s: %s", step, task.item, error, exc_info=not isinstance(error, ITEM_ERRORS))
         return outcome("failed", str(error) or type(error).__name__)
 
 
