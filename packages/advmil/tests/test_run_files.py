@@ -88,3 +88,14 @@ def test_weights_in_the_newer_spelling_of_the_graph_layer_are_read(tiny_settings
     torch.save(state | {"model": renamed}, path)
     found = load_model(tmp_path / "run").network.state_dict()
     assert all(torch.equal(found[key], value) for key, value in state["model"].items())
+
+
+def test_a_run_can_be_checked_and_repeated_from_its_own_configuration(tiny_run, tmp_path):
+    from advmil.cli import main
+
+    config = str(tiny_run / "config.yaml")
+    assert main(["check", "--config", config, "--debug"]) == 0
+    assert main(["train", "--config", config, "--output", str(tmp_path / "again"), "--debug"]) == 0
+    first, again = (open_run(folder).results["sets"]["test"] for folder in (tiny_run, tmp_path / "again"))
+    assert again["c_index"] == first["c_index"]
+    assert again["loss_recon_org"] == first["loss_recon_org"]

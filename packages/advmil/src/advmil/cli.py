@@ -17,7 +17,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``main.py`` and ``advmil train``."""
     parser.add_argument("--config", "-f", type=Path, help="YAML file; required unless --demo")
     parser.add_argument(
-        "--handler", "-d", default=None, metavar="{adv,base}", help="adv = AdvMIL, base = baselines; required"
+        "--handler",
+        "-d",
+        default=None,
+        metavar="{adv,base}",
+        help="adv = AdvMIL, base = baselines",
     )
     parser.add_argument(
         "--multi_run", action="store_true", help="one run for each combination of the keys that hold lists"
@@ -82,7 +86,7 @@ def _add_making(verb: AddVerb) -> None:
 
     check = verb("check", "do table, splits and feature files of a configuration fit together?", "check")
     check.add_argument("--config", "-f", type=Path, required=True)
-    check.add_argument("--handler", "-d", default="adv", choices=["adv", "base"])
+    check.add_argument("--handler", "-d", choices=["adv", "base"], help="default: adv")
     check.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     check.add_argument("--debug", action="store_true")
 

@@ -30,9 +30,10 @@ def load_runs(arguments: argparse.Namespace) -> tuple[Handler, list[tuple[GridRu
         medshared.configuration.ConfigError: With every problem of the file.
         ValueError: A required flag is missing or unknown.
     """
-    handler = _handler(arguments.handler)
     label = str(arguments.config) if arguments.config else "configuration"
     mapping: dict[str, Any] = load_yaml_or_json(arguments.config) if arguments.config else {}
+    recorded = mapping.pop("handler", None)  # in the config.yaml of a run
+    handler = _handler(arguments.handler or recorded)
     if arguments.demo:
         from advmil.demo import with_demo_data
 
@@ -163,15 +164,15 @@ def _train_one(
 def check(arguments: argparse.Namespace) -> int:
     """Check that table, splits and feature files of a configuration fit together."""
     mapping = apply_overrides(load_yaml_or_json(arguments.config), arguments.overrides)
+    recorded = mapping.pop("handler", None)  # in the config.yaml of a run
+    handler = _handler(arguments.handler or recorded or "adv")
     from advmil.data_check import check_run_data
 
     problems: list[str] = []
     checked: set[tuple[str, ...]] = set()
     for run in expand_grid(mapping, multi_run=True, label=str(arguments.config)):
-        config = with_task_format(
-            load_config(Config, run.config, label=str(arguments.config)), arguments.handler
-        )
-        check_config(config, arguments.handler, str(arguments.config))
+        config = with_task_format(load_config(Config, run.config, label=str(arguments.config)), handler)
+        check_config(config, handler, str(arguments.config))
         found = check_run_data(config.resolved(), checked)
         problems += [line for line in found if line not in problems]
     for line in problems:

@@ -127,13 +127,15 @@ def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool
 
     try:
         inputs = task.inputs()
-        if not again and _is_done(task, inputs, accept_existing):
+        lock = task.output.with_name(f".{task.output.name}.lock")
+        # A lock beside a finished output was left by a job that was killed just then: taking it removes it.
+        if not again and not lock.exists() and _is_done(task, inputs, accept_existing):
             return outcome("skipped", "already done")
-        with acquire_lease(task.output.with_name(f".{task.output.name}.lock")) as lease:
+        with acquire_lease(lock) as lease:
+            if not again and _is_done(task, inputs, accept_existing):  # perhaps by another job meanwhile
+                return outcome("skipped", "already done")
             if lease is None:
                 return outcome("busy", "another job works on it")
-            if not again and _is_done(task, inputs, accept_existing):  # by another job meanwhile
-                return outcome("skipped", "already done")
             _clear_remains(task)
             message = task.work()
             for file in task.files:
