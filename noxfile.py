@@ -33,6 +33,7 @@ PACKAGES = [name for name in MEMBERS if name != "medshared"]
 HEAVY = {
     "advmil": ["nibabel", "stable-baselines3", "torch-geometric"],
     "infection-mt": ["openslide-python", "nibabel", "stable-baselines3"],
+    "til-mtl": ["nibabel", "stable-baselines3", "torch-geometric", "lifelines"],
 }
 # Where a machine turns it off, every process would compile torch and its company anew, ten seconds each.
 CACHED_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}

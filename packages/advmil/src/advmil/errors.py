@@ -9,7 +9,3 @@ class DataError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training cannot go on."""
-
-
-# What a broken slide, file or table of one item raises: a batch records its message and goes on.
-ITEM_ERRORS = (OSError, ValueError, RuntimeError, KeyError, MemoryError)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from advmil.attention import PatchAttention, attend, percentile_ranks, write_attention
 from advmil.data.regions import REGION, SIDE, typical_step
-from advmil.errors import ITEM_ERRORS, DataError
+from advmil.errors import DataError
 from advmil.new_bags import (
     FEATURE_SUFFIXES,
     SlideBag,
@@ -25,6 +25,7 @@ from advmil.new_bags import (
     find_coordinates,
     read_slide_bag,
 )
+from medshared.batch import ITEM_ERRORS
 from medshared.files import write_bytes
 
 if TYPE_CHECKING:

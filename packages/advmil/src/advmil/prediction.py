@@ -14,7 +14,7 @@ import torch
 
 from advmil.attention import PatchAttention, attend, write_attention
 from advmil.ensemble import BagOutput, Ensemble, load_ensemble, predict_bag
-from advmil.errors import ITEM_ERRORS, DataError
+from advmil.errors import DataError
 from advmil.new_bags import SlideBag, find_coordinates, read_slide_bag
 from advmil.noise import torch_noise
 from advmil.pooled import Curves, PooledPredictions, pool, pooled_curves, prediction_table, sample_arrays
@@ -26,6 +26,7 @@ from advmil.prediction_inputs import (
     group_patients,
     prepare_slides,
 )
+from medshared.batch import ITEM_ERRORS
 from medshared.files import write_json, write_npz
 from medshared.gpu import derive_seed
 from medshared.process import progress

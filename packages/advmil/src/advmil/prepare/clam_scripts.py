@@ -10,7 +10,6 @@ from typing import Any
 
 from advmil.cli import add_device
 from advmil.errors import DataError
-from advmil.prepare.batch import EmptyResultError, Outcome, Task, attempt, write_batch_report
 from advmil.prepare.plan import PROCESS_LIST, find_slides, refuse_doubles, stamp
 from advmil.prepare.process_list import (
     ListedSlide,
@@ -19,6 +18,7 @@ from advmil.prepare.process_list import (
     read_process_list,
     write_process_list,
 )
+from medshared.batch import EmptyResultError, Outcome, Task, attempt, write_batch_report
 from medshared.command_line import guarded
 from medshared.files import sha256_file
 from medshared.process import progress

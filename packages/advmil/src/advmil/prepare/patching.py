@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from advmil.prepare.batch import EmptyResultError
 from advmil.prepare.big_to_small import clam_attributes
 from advmil.prepare.process_list import SlideParameters
 from medshared.bags import ClamAttributes, read_coordinates, write_coordinates
+from medshared.batch import EmptyResultError
 from medshared.files import write_bytes
 from medshared.slides import (
     Contour,

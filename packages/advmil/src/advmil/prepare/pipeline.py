@@ -10,7 +10,6 @@ from pathlib import Path
 
 from advmil.data.tables import read_cohort
 from advmil.errors import DataError
-from advmil.prepare.batch import Outcome, run_batch, write_batch_report
 from advmil.prepare.options import STEPS
 from advmil.prepare.plan import PROCESS_LIST, Preparation, SlideJob, find_slides, refuse_doubles
 from advmil.prepare.process_list import (
@@ -29,6 +28,7 @@ from advmil.prepare.steps import (
     region_tasks,
     segment_tasks,
 )
+from medshared.batch import Outcome, run_batch, write_batch_report
 from medshared.files import write_bytes
 from medshared.leases import Shard
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advmil.errors import DataError
-from advmil.prepare.batch import EmptyResultError, NotYetError, Task
 from advmil.prepare.plan import Preparation, SlideJob, stamp
+from medshared.batch import EmptyResultError, NotYetError, Task
 from medshared.files import sha256_file
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from advmil.errors import DataError
-from advmil.prepare.batch import Task, run_batch, write_batch_report
 from advmil.prepare.plan import PROCESS_LIST, find_slide
 from advmil.prepare.steps import cluster_task, graph_task
+from medshared.batch import Task, run_batch, write_batch_report
 from medshared.command_line import guarded
 from medshared.files import sha256_file, write_bytes
 from medshared.leases import Shard

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from advmil.errors import ITEM_ERRORS
 from medshared.files import read_json, to_plain, write_json
 from medshared.leases import Shard, acquire_lease, sidecar_matches, sidecar_path, write_sidecar
 from medshared.process import progress
 
 logger = logging.getLogger(__name__)
 
+# What a broken slide, file or table of one item raises: a batch records its message and goes on.
+ITEM_ERRORS = (OSError, ValueError, RuntimeError, KeyError, MemoryError)
 Status = Literal["done", "empty", "skipped", "busy", "failed"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from advmil.prepare.batch import (
+from medshared.batch import (
     EmptyResultError,
     NotYetError,
     Outcome,
@@ -140,7 +140,7 @@ def test_item_held_by_another_job_is_left_to_it(make, tmp_path: Path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from advmil.prepare.batch import Task, attempt
+from medshared.batch import Task, attempt
 from medshared.files import atomic_open
 output = Path(sys.argv[1])
 def work():
@@ -176,7 +176,7 @@ def test_a_killed_job_leaves_nothing_half_written(tmp_path: Path):
 TOGETHER = """
 import sys, time
 from pathlib import Path
-from advmil.prepare.batch import Task, run_batch
+from medshared.batch import Task, run_batch
 from medshared.files import write_text
 folder, name = Path(sys.argv[1]), sys.argv[2]
 def task(i):

@@ -1,0 +1,1 @@
+"""The on-disk formats of patches, and the samples made from them."""

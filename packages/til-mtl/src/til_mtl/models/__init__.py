@@ -1,0 +1,1 @@
+"""The networks: encoder, ASPP, decoder, and how weights are read."""

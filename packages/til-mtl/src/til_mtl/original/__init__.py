@@ -1,0 +1,1 @@
+"""The names of the original modules, for code that imports them."""

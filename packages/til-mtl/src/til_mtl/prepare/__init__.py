@@ -1,0 +1,1 @@
+"""From the TIGER download to patch folders."""

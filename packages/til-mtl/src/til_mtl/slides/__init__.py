@@ -1,0 +1,1 @@
+"""From a whole slide to its maps, its cells and its TIL score."""
