@@ -64,7 +64,9 @@ class Config(BaseModel):
     cache_dir: Path | None = None  # new: folder of cache: disk
 
     # --- network
-    encoder: str = "resnet50"  # resnet50 with the original's checkpoint keys, or any timm network with features
+    encoder: str = (
+        "resnet50"  # resnet50 with the original's checkpoint keys, or any timm network with features
+    )
     pretrained: str = "none"  # new: a checkpoint, imagenet, or none; the original had an absolute path
     freeze_encoder: bool = True  # no gradients for conv1 … freeze_until
     freeze_until: Literal["conv1", "layer1", "layer2", "layer3"] = "layer3"  # new: last frozen stage
@@ -80,7 +82,13 @@ class Config(BaseModel):
     exact_labels: bool | None = None  # new: labels 0/1, ignored pixels left out; null = true; faithful: false
     det_dice: Weight = 0.0  # new: weight of the cells' Dice loss, which the original computes and drops
     train_froc: bool | None = None  # new: FROC in training too; null = false; faithful: true
-    froc: Literal["tiger", "legacy"] | None = None  # new: the value logged as froc; null = tiger; faithful: legacy
+    froc: Literal["tiger", "legacy"] | None = (
+        None  # new: the value logged as froc; null = tiger; faithful: legacy
+    )
+    conf: Annotated[float, Field(ge=0, le=1)] = 0.1  # new: probability from which a peak is a detection
+    nms: Weight | None = None  # new: suppression distance in px; null = 12; faithful: 18
+    radius_px: Weight = 8.0  # new: hit radius of the FROC
+    mpp: Annotated[float, Field(gt=0)] = 0.5  # new: µm per px of the patches, for areas in mm²
     epoch_values: Literal["pooled", "batch"] | None = None  # new: null = pooled; faithful: mean over batches
 
     # --- optimisation
@@ -97,7 +105,9 @@ class Config(BaseModel):
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
     monitor: str = "val_loss"  # epoch value that selects the checkpoint: val_loss, val_dice_mean, val_froc, …
     check_val_every_n_epoch: Positive = 1
-    val_check_interval: Limit = 1.0  # accepted: 1.0 = at the end of an epoch; a smaller share validates within it
+    val_check_interval: Limit = (
+        1.0  # accepted: 1.0 = at the end of an epoch; a smaller share validates within it
+    )
     num_sanity_val_steps: int = 2  # validation batches before the first epoch
     limit_train_batches: Limit = 1.0
     limit_val_batches: Limit = 1.0
@@ -138,7 +148,9 @@ class Config(BaseModel):
             if not self.freeze_encoder or self.freeze_until != "layer3":
                 raise ValueError("cache_features needs freeze_encoder: true with freeze_until: layer3")
             if self.resolved_value("freeze_bn") is False:
-                raise ValueError("cache_features needs freeze_bn: true: with norms in training mode features change")
+                raise ValueError(
+                    "cache_features needs freeze_bn: true: with norms in training mode features change"
+                )
             if self.augment != "none":
                 raise ValueError("cache_features needs augment: none: an augmented patch is new every time")
         if self.sampling == "balanced" and self.task == "mtl" and self.batch_size < 2:
@@ -162,5 +174,6 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
     "exact_labels": (True, False),
     "train_froc": (False, True),
     "froc": ("tiger", "legacy"),
+    "nms": (12.0, 18.0),
     "epoch_values": ("pooled", "batch"),
 }
