@@ -169,7 +169,7 @@ class Trainer:
             TrainingError: The loss is not finite.
         """
         config, progress = self.config, self.progress
-        total = self._n_batches(progress.epoch)
+        total = self._n_batches()
         points = validation_points(config, total, progress.epoch)
         rate = self.learning_rate(progress.epoch)
         for group in self.optimizer.param_groups:
@@ -204,8 +204,8 @@ class Trainer:
         skip = self.progress.batch
         return self.batches.epoch(epoch, skip=skip, limit=total, device=self.fabric.device)
 
-    def _n_batches(self, epoch: int) -> int:
-        n = self.batches.count(epoch)
+    def _n_batches(self) -> int:
+        n = len(self.batches)
         if self.config.fast_dev_run:
             return min(n, int(self.config.fast_dev_run))
         if self.config.overfit_batches:
