@@ -110,7 +110,7 @@ def keep_in_order(points: Floats, distance: float) -> NDArray[np.int64]:
     tree = KDTree(points)
     reach = distance * (1 + 1e-9) + 1e-9
     # Most cells of a slide have no other one near: those are settled without a loop.
-    crowded = np.isfinite(tree.query(points, k=[2], distance_upper_bound=reach)[0]).ravel()
+    crowded = np.isfinite(tree.query(points, k=2, distance_upper_bound=reach)[0])[:, 1]
     alive = np.ones(len(points), np.bool_)
     for number in np.flatnonzero(crowded).tolist():
         if alive[number]:
