@@ -105,9 +105,7 @@ class Config(BaseModel):
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
     monitor: str = "val_loss"  # epoch value that selects the checkpoint: val_loss, val_dice_mean, val_froc, …
     check_val_every_n_epoch: Positive = 1
-    val_check_interval: Limit = (
-        1.0  # accepted: 1.0 = at the end of an epoch; a smaller share validates within it
-    )
+    val_check_interval: Limit = 1.0  # share of an epoch, or batches, between validations
     num_sanity_val_steps: int = 2  # validation batches before the first epoch
     limit_train_batches: Limit = 1.0
     limit_val_batches: Limit = 1.0
