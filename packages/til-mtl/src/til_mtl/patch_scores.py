@@ -44,7 +44,7 @@ class PatchScores:
         slides: Slide of each patch, [N].
         tasks: 0 tissue, 1 cells, [N].
         confusion: Pixels by truth and prediction, int64 [N, C, C]; zeros for cell patches.
-        detections: (x, y, p) of each patch, float64 [n, 3]; empty for tissue patches.
+        detections: (x, y, p) of each patch, float64 [n, 3], in the coordinates of ``truth``; empty for tissue patches.
         truth: (x, y) of the annotated cells of each patch, float64 [m, 2].
         area_mm2: Of one patch.
         radius_px: Hit radius.
@@ -239,6 +239,7 @@ class PatchScorer:
             found, truth = np.zeros((0, 3)), np.zeros((0, 2))
             if is_cell and cells is not None:
                 found = find_peaks(cells[row], self.config.conf, float(self.config.resolved_value("nms")))
+                found[:, :2] += 0.5  # annotated points count from the corner of a pixel, peaks are pixels
                 truth = store.points(int(index))
             elif not is_cell and classes is not None:
                 confusion = _confusion(batch.masks[row], classes[row], n)

@@ -89,7 +89,7 @@ def _examples(trainer: Trainer) -> list[dict[str, Any]]:
             cells = maps.det[k].float().softmax(0)[1].cpu().numpy()
             # Only what is more likely a cell than not; the FROC goes further down.
             found = find_peaks(cells, 0.5, float(config.resolved_value("nms")))
-            row |= {"truth": store.points(int(index)), "prediction": found}
+            row |= {"truth": store.points(int(index)), "prediction": found[:, :2] + 0.5}
         rows.append(row)
     return rows
 
