@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from til_mtl.agreement import agreement, bland_altman, calibrate, concordance_correlation, pairwise_concordance
+from til_mtl.agreement import (
+    agreement,
+    bland_altman,
+    calibrate,
+    concordance_correlation,
+    pairwise_concordance,
+)
 
 scores = st.lists(st.integers(0, 100), min_size=3, max_size=12)
 
