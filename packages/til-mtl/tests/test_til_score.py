@@ -71,7 +71,7 @@ def test_a_cell_belongs_to_the_pixel_that_it_lies_in():
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="score must be one of default, .* found 'mine'"):
+    with pytest.raises(ValueError, match=r"score must be one of default, .* found 'mine'"):
         til_score(1, 1, 0.5, variant="mine")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="mpp must be a positive number"):
         til_score(1, 1, 0.0)
