@@ -273,11 +273,10 @@ class PatchScorer:
         """
         from til_mtl.original.detection import batch_froc
 
-        rows = [row for row in range(len(batch.indices)) if int(batch.tasks[row]) == 1]
-        probability = logits.float().softmax(1)[:, 1].cpu().numpy()
-        masks = batch.masks.cpu().numpy()
-        pairs = [(probability[row], masks[row] == 1) for row in rows]
-        return batch_froc(pairs, prefixes=self.config.task == "mtl")
+        is_cell = batch.tasks == 1
+        probability = logits.float().softmax(1)[:, 1].cpu()[is_cell].numpy()
+        cells = (batch.masks == 1).float().cpu()[is_cell].numpy()
+        return batch_froc(probability, cells, running=self.config.task == "mtl")
 
 
 def _confusion(truth: Tensor, prediction: Tensor, n: int) -> NDArray[np.int64]:

@@ -101,7 +101,7 @@ def read_predicted_scores(path: Path) -> pd.DataFrame:
     frame = read_table(path, columns)
     if "tils-score" not in frame:
         raise DataError(f"{path}: no column tils-score; give the til_scores.csv that predict.py wrote")
-    return frame[["image-id", "tils-score"]]
+    return frame.filter(["image-id", "tils-score"])
 
 
 def join_scores(predictions: Path, truth: Path) -> tuple[pd.DataFrame, dict[str, list[str]]]:
