@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from til_mtl.config import STAGES
 from til_mtl.errors import DataError
+from til_mtl.models.encoder_weights import load_encoder
+
+__all__ = ["RESNET50", "Encoder", "Features", "build_encoder", "load_encoder"]
 
 RESNET50 = "resnet50"
 _PROBE_PX = 64  # side of the image that a timm encoder is tried with
@@ -69,9 +72,9 @@ def _timm_encoder(name: str) -> Encoder:
     import timm
 
     if not timm.is_model(name):
-        near = timm.list_models(f"{name.split('.')[0]}*") or timm.list_models(f"*{name[:5]}*")
+        near = get_close_matches(name, timm.list_models(), n=6)
         raise DataError(
-            f"encoder: timm knows no network {name!r}; similar names: {', '.join(near[:6]) or 'none'}"
+            f"encoder: timm knows no network {name!r}; similar names: {', '.join(near) or 'none'}"
         )
     try:
         probe = timm.create_model(name, pretrained=False, features_only=True)
@@ -108,11 +111,21 @@ def _check_maps(name: str, network: nn.Module, channels: Sequence[int]) -> None:
 
 
 def _timm_stages(network: nn.Module, ends: dict[int, str]) -> dict[str, tuple[nn.Module, ...]]:
-    """Cut the network's leaf modules, in their order, behind the modules that give the maps of stride 2, 4, 8, 16."""
-    leaves = OrderedDict(
-        (name, module) for name, module in network.named_modules() if not any(module.children())
-    )
-    names = list(leaves)
+    """Cut the network's modules, in their order, behind those that give the maps of stride 2, 4, 8 and 16.
+
+    Only modules that own numbers, and leaves, are listed: a container may reach across a cut.
+    """
+    parts = {
+        name: module
+        for name, module in network.named_modules()
+        if name
+        and (
+            next(module.children(), None) is None
+            or next(module.parameters(recurse=False), None) is not None
+            or next(module.buffers(recurse=False), None) is not None
+        )
+    }
+    names = list(parts)
     stages: dict[str, tuple[nn.Module, ...]] = {}
     start = 0
     for stage, stride in zip(STAGES, _STAGE_STRIDES, strict=True):
@@ -126,6 +139,6 @@ def _timm_stages(network: nn.Module, ends: dict[int, str]) -> dict[str, tuple[nn
             end = max([end, *(index + 1 for index in inside)])
         if stage == STAGES[-1]:
             end = len(names)
-        stages[stage] = tuple(leaves[name] for name in names[start:end])
+        stages[stage] = tuple(parts[name] for name in names[start:end])
         start = end
     return stages
