@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from medshared.files import write_bytes
 from til_mtl.config import IGNORE_INDEX, PatchTask
 from til_mtl.errors import DataError
 
@@ -160,6 +162,23 @@ def read_size(path: Path | str) -> tuple[int, int]:
         raise DataError(f"{path}: no such image") from None
     except _BROKEN as error:
         raise _broken(path, "image", error) from error
+
+
+def write_png(path: Path | str, array: np.ndarray) -> Path:
+    """Write an image or a mask as PNG, atomically.
+
+    Args:
+        path: Target; parent folders are created.
+        array: uint8 [H, W, 3] or [H, W].
+
+    Returns:
+        The path.
+    """
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(content, format="PNG", compress_level=1)
+    return write_bytes(path, content.getvalue())
 
 
 def _open(path: Path, what: str) -> Image:
