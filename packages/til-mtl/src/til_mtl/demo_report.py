@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DARKNESS_SIGMA_PX = 3.0
 RANDOM_DOTS = 40
 RESAMPLES = 500
+_SIDES = {"multi-task": "mtl", "single-task": "stl"}
 
 
 def collect_results(parts: DemoParts, seed: int) -> tuple[dict[str, Any], dict[str, Figure]]:
@@ -134,8 +135,8 @@ def write_demo_report(
     metrics, baseline = content["metrics"], content["baseline"]
     report = Report("til-mtl: TIL scores on drawn slides", subtitle=f"seed {content['seed']}")
     report.text(
-        "All images are drawn, so that the truth is known. Distractor nuclei are as dark as lymphocytes: darkness alone "
-        "finds them too. The networks start from random weights and never saw the slides."
+        "All images are drawn, so that the truth is known. Distractor nuclei are as dark as lymphocytes: darkness "
+        "alone finds them too. The networks start from random weights and never saw the slides."
     )
     report.section("Result of the multi-task network")
     report.cards(
@@ -169,8 +170,8 @@ def write_demo_report(
     ]
     report.table(sides, caption="Slides: predicted against planted TIL score")
     report.text(
-        "One small run of each network: which side is ahead here says nothing about real slides. The multi-task network "
-        "does with one encoder what the single-task networks need two for."
+        "One small run of each network: which side is ahead here says nothing about real slides. The multi-task "
+        "network does with one encoder what the single-task networks need two for."
     )
     report.table(
         [{"network": task, **effort} for task, effort in content["effort"].items()], caption="Effort"
