@@ -36,11 +36,29 @@ def rows(folder: Path) -> list[dict]:
 
 def test_a_run_leaves_everything_behind(toy_keys, tmp_path):
     results = train_run(config_of(toy_keys), tmp_path / "run")
-    names = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(tmp_path / "run").as_posix()
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_file()
+    }
     checkpoint = next(name for name in names if name.endswith(".ckpt"))
     assert names == {
-        *("config.yaml", "environment.json", "log.txt", "metrics.csv", "predictions.csv", "results.json", "report.html"),
-        *("predictions_val.npz", "predictions_test.npz", "checkpoints/last.pt", "checkpoints/best.pt", checkpoint),
+        *(
+            "config.yaml",
+            "environment.json",
+            "log.txt",
+            "metrics.csv",
+            "predictions.csv",
+            "results.json",
+            "report.html",
+        ),
+        *(
+            "predictions_val.npz",
+            "predictions_test.npz",
+            "checkpoints/last.pt",
+            "checkpoints/best.pt",
+            checkpoint,
+        ),
         *("figures/patches.png", "figures/froc.png", "figures/learning.png"),
     }
     assert json.loads((tmp_path / "run" / "results.json").read_text())["metrics"].keys() == {"val", "test"}
@@ -68,7 +86,12 @@ def test_values_have_the_names_of_the_original(toy_keys, tmp_path, task, faithfu
     if task != "seg":
         assert "val_froc_tiger" in row
     if task != "det":
-        assert {"val_dice_mean", "val_dice_hard_other", "val_dice_hard_tumor", "val_dice_hard_stroma"} <= row.keys()
+        assert {
+            "val_dice_mean",
+            "val_dice_hard_other",
+            "val_dice_hard_tumor",
+            "val_dice_hard_stroma",
+        } <= row.keys()
 
 
 def test_the_checkpoint_has_the_keys_of_the_original(toy_keys, tmp_path):
@@ -109,7 +132,12 @@ class StopAfter:
     "changes",
     [
         {"augment": "d4", "train_froc": True, "froc": "legacy"},
-        {"balancing": "uncertainty", "accumulate_grad_batches": 2, "gradient_clip_val": 0.5, "val_check_interval": 0.34},
+        {
+            "balancing": "uncertainty",
+            "accumulate_grad_batches": 2,
+            "gradient_clip_val": 0.5,
+            "val_check_interval": 0.34,
+        },
     ],
 )
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(toy_keys, tmp_path, stop_after, changes):
@@ -127,7 +155,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(toy_keys, tmp_path, stop_a
 def test_a_run_is_not_resumed_under_other_settings(toy_keys, tmp_path):
     with pytest.raises(RunInterruptedError):
         train_run(config_of(toy_keys), tmp_path / "run", report=False, stop=StopAfter(1))
-    with pytest.raises(CheckpointError, match="cannot resume under other settings .lr: 0.001 then, 0.5 now"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot resume under other settings \(lr: 0.001 then, 0.5 now"
+    ):
         train_run(config_of(toy_keys, lr=0.5), tmp_path / "run", RunOptions(resume=True), report=False)
 
 
@@ -215,7 +245,7 @@ def test_predictions_on_disk_give_the_metrics_again(toy_keys, tmp_path):
 
 
 def test_a_set_without_patches_is_an_error(toy_keys, tmp_path):
-    with pytest.raises(DataError, match="no|No|missing"):
+    with pytest.raises(DataError, match="no segmentation patches for train"):
         train_run(config_of(toy_keys, data_dir=str(tmp_path / "nothing")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
