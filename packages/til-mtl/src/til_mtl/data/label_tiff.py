@@ -105,6 +105,8 @@ def _read_tiles(page: Any, x: int, y: int, width: int, height: int) -> np.ndarra
             index = row * across + column
             handle.seek(page.dataoffsets[index])
             data = handle.read(page.databytecounts[index])
+            if len(data) < page.databytecounts[index]:
+                raise ValueError(f"the tile at ({column * tile_w}, {row * tile_h}) is cut off")
             decoded = page.decode(data, index, jpegtables=page.jpegtables)[0] if data else None
             if decoded is None:  # tiles left out of a sparse file are empty
                 continue
