@@ -1,0 +1,39 @@
+"""Which device a run uses, by the original's flags or by ``device``."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from medshared.gpu import select_device
+from til_mtl.config import Config
+from til_mtl.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(config: Config) -> torch.device:
+    """Return the device that ``device``, ``gpus``, ``accelerator`` and ``devices`` ask for.
+
+    Raises:
+        TrainingError: Several devices are asked for.
+        medshared.gpu.DeviceError: The device is not there.
+    """
+    if config.device is not None:
+        return select_device(config.device)
+    accelerator = (config.accelerator or "auto").lower()
+    if config.gpus == 0 or accelerator == "cpu":
+        return select_device("cpu")
+    asked = config.gpus if config.gpus is not None else config.devices
+    if asked in (None, "auto", 1, "1", -1, "-1"):
+        name = {"gpu": "cuda", "cuda": "cuda", "mps": "mps"}.get(accelerator, "auto")
+        if config.gpus is not None and not torch.cuda.is_available():
+            logger.warning("gpus: %s: there is no CUDA device, the CPU is used", config.gpus)
+        return select_device(name)
+    parts = [part for part in str(asked).strip("[]").split(",") if part.strip()]
+    if isinstance(asked, str) and len(parts) == 1:
+        return select_device(f"cuda:{int(parts[0])}")
+    raise TrainingError(
+        f"devices {asked!r}: a run uses one device; give --device cuda:N, and start several folds side by side"
+    )

@@ -1,0 +1,47 @@
+"""Mean and standard deviation of several folds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medshared.files import write_json
+from medshared.metrics.statistics import fold_summary
+from medshared.tables import write_table
+
+logger = logging.getLogger(__name__)
+
+
+def write_fold_summary(folder: Path, results: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write ``folds.csv`` (one row a fold and set) and ``summary.json`` (mean, s.d. over folds).
+
+    Args:
+        folder: Where to write.
+        results: What each fold's ``results.json`` holds.
+
+    Returns:
+        Set → metric → mean and s.d.
+    """
+    rows = [
+        {"fold": fold, "set": name, **values}
+        for fold, result in results.items()
+        for name, values in result["metrics"].items()
+    ]
+    write_table(folder / "folds.csv", rows)
+    summary: dict[str, Any] = {}
+    for name in dict.fromkeys(row["set"] for row in rows):
+        of_set = [row for row in rows if row["set"] == name]
+        keys = [key for key in of_set[0] if key not in ("fold", "set")]
+        summary[name] = {key: fold_summary([row[key] for row in of_set]) for key in keys}
+        logger.info(
+            "%s over %d folds: %s",
+            name,
+            len(of_set),
+            ", ".join(
+                f"{key} {found['mean']:.4f} ± {found['std']:.4f}" for key, found in summary[name].items()
+            ),
+        )
+    write_json(folder / "summary.json", summary)
+    return summary
