@@ -57,7 +57,8 @@ class _SplitDataset(Dataset[tuple[Any, ...]]):
         settings = Config(data_dir=None if data_dir is None else Path(data_dir), task=task, **config)
         self.files = find_run_patches(settings)[self.split]
         self.transform = transform or _to_tensor
-        self.task, self.img_size, self.mask_resample = task, img_size, mask_resample
+        self.task, self.img_size = task, img_size
+        self.mask_resample: Resample = mask_resample
 
     def __len__(self) -> int:
         return len(self.files)
