@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from medshared.files import write_json, write_npz
-from medshared.slides import write_pyramid
+from medshared.slides import write_label_pyramid, write_pyramid
 from medshared.tables import write_table
 from til_mtl.data.images import write_png
-from til_mtl.data.label_tiff import write_label_pyramid
 from til_mtl.synthetic import (
     CELL_RADIUS,
     CELL_UM,
