@@ -1,15 +1,11 @@
-"""What this machine and installation can do, line by line."""
+"""What this machine and installation can do for survival analysis on slides."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import platform
-import shutil
-import tempfile
-from importlib import metadata
 from pathlib import Path
+
+from medshared.doctor import describe_machine, describe_slides
 
 logger = logging.getLogger(__name__)
 
@@ -41,41 +37,11 @@ def diagnose() -> int:
     Returns:
         Exit code: 1 when slides cannot be read, which everything but training on finished features needs.
     """
+    weights = {"ImageNet weights of resnet50_trunc (or give --weights)": encoder_weights_file()}
     lines, works = describe_slides()
-    for line in [*describe_machine(), *lines]:
+    for line in [*describe_machine(PACKAGES, EXTRAS, weights), *lines]:
         logger.info(line)
     return 0 if works else 1
-
-
-def describe_machine() -> list[str]:
-    """Return one line a fact: versions, devices, optional parts, encoder weights on disk, free space."""
-    import torch
-
-    lines = [f"Python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} CPU cores"]
-    lines += [_version(name) for name in PACKAGES]
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            lines.append(f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    else:
-        lines.append("no CUDA device: everything runs on the CPU (--device cpu)")
-    for module, extra in EXTRAS.items():
-        found = importlib.util.find_spec(module) is not None
-        lines.append(f"{module}: " + ("installed" if found else f'absent (pip install "{extra}")'))
-    weights = encoder_weights_file()
-    state = (
-        f"on disk ({weights})" if weights.is_file() else "absent: --download fetches them, or give --weights"
-    )
-    lines.append(f"ImageNet weights of resnet50_trunc: {state}")
-    lines.append(f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}")
-    return lines
-
-
-def _version(name: str) -> str:
-    try:
-        return f"{name} {metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        return f"{name}: absent"
 
 
 def encoder_weights_file() -> Path:
@@ -84,45 +50,3 @@ def encoder_weights_file() -> Path:
     from torchvision.models import ResNet50_Weights
 
     return Path(torch.hub.get_dir()) / "checkpoints" / ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
-
-
-def describe_slides() -> tuple[list[str], bool]:
-    """Return lines on the libraries that read slides, tried on a tiny slide, and whether slides can be read."""
-    try:
-        import openslide
-
-        lines = [f"OpenSlide library {openslide.__library_version__}"]
-    except (ImportError, OSError) as error:
-        return [f"OpenSlide does not load ({error}): slides cannot be read; pip install openslide-bin"], False
-    try:
-        import pyvips
-
-        lines.append("libvips library " + ".".join(str(pyvips.version(part)) for part in range(3)))
-    except (ImportError, OSError) as error:
-        lines.append(f"libvips does not load ({error}): slides are read through OpenSlide, more slowly")
-    try:
-        found, works = _try_slide()
-    except (ImportError, OSError, ValueError, RuntimeError) as error:
-        found, works = f"a slide written for the test cannot be read: {error}", False
-    return [*lines, found], works
-
-
-def _try_slide() -> tuple[str, bool]:
-    """Write a tiny slide, open it and say how it is read."""
-    import numpy as np
-
-    from medshared.slides import open_slide, write_pyramid
-
-    try:
-        import imagecodecs  # noqa: F401 - compresses the tiny slide
-    except ImportError:
-        return 'reading was not tried: writing a slide needs pip install "medshared[images]"', True
-    image = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_pyramid(Path(folder) / "tiny.svs", image, 0.5, downsamples=(1, 4))
-        with open_slide(path) as slide:
-            slide.read_level((0, 0), 0, 64)
-            levels = len(slide.fast_levels)
-    if levels:
-        return f"fast path: works, {levels} levels read through libvips with OpenSlide's pixels", True
-    return "fast path: none, tiles are read through OpenSlide", True

@@ -54,7 +54,7 @@ class Config(BaseModel):
     mask_resample: Literal["nearest", "bicubic"] | None = None  # null = nearest; faithful: bicubic
     normalize: Literal["none", "lunit", "imagenet"] = "none"  # of the input, after division by 255
     augment: Literal["none", "d4", "d4+stain"] = "none"  # d4: flips and quarter turns; stain: H&E jitter
-    batch_size: Positive = 5
+    batch_size: Positive = 5  # patches of a step
     sampling: Literal["shuffle", "balanced"] = "shuffle"  # new: balanced = both tasks alike in every batch
     shuffle: bool = True  # the training set
     drop_last: bool = False  # leave out an incomplete last training batch
@@ -64,17 +64,15 @@ class Config(BaseModel):
     cache_dir: Path | None = None  # new: folder of cache: disk
 
     # --- network
-    encoder: str = (
-        "resnet50"  # resnet50 with the original's checkpoint keys, or any timm network with features
-    )
+    encoder: str = "resnet50"  # with the original's checkpoint keys; or a timm network with features
     pretrained: str = "none"  # new: a checkpoint, imagenet, or none; the original had an absolute path
     freeze_encoder: bool = True  # no gradients for conv1 … freeze_until
     freeze_until: Literal["conv1", "layer1", "layer2", "layer3"] = "layer3"  # new: last frozen stage
     freeze_bn: bool | None = None  # new: frozen stages keep their norms fixed; null = true; faithful: false
     cache_features: bool = False  # new: compute the frozen encoder once a patch; needs freeze_bn, no augment
     aspp_rates: tuple[Positive, Positive, Positive] = (6, 12, 18)  # new: dilations of the three 3x3 branches
-    num_classes_seg: Annotated[int, Field(ge=2)] = 3
-    num_classes_det: Annotated[int, Field(ge=2)] = 2
+    num_classes_seg: Annotated[int, Field(ge=2)] = 3  # classes of the tissue map
+    num_classes_det: Annotated[int, Field(ge=2)] = 2  # background and cell
 
     # --- losses
     loss_weights: tuple[Weight, Weight] = (0.13, 0.87)  # tissue, cells; only for mtl
@@ -82,9 +80,7 @@ class Config(BaseModel):
     exact_labels: bool | None = None  # new: labels 0/1, ignored pixels left out; null = true; faithful: false
     det_dice: Weight = 0.0  # new: weight of the cells' Dice loss, which the original computes and drops
     train_froc: bool | None = None  # new: FROC in training too; null = false; faithful: true
-    froc: Literal["tiger", "legacy"] | None = (
-        None  # new: the value logged as froc; null = tiger; faithful: legacy
-    )
+    froc: Literal["tiger", "legacy"] | None = None  # new: what is logged as froc; faithful: legacy
     conf: Annotated[float, Field(ge=0, le=1)] = 0.1  # new: probability from which a peak is a detection
     nms: Weight | None = None  # new: suppression distance in px; null = 12; faithful: 18
     radius_px: Weight = 8.0  # new: hit radius of the FROC
@@ -92,42 +88,43 @@ class Config(BaseModel):
     epoch_values: Literal["pooled", "batch"] | None = None  # new: null = pooled; faithful: mean over batches
 
     # --- optimisation
-    lr: Annotated[float, Field(gt=0)] = 0.001
+    lr: Annotated[float, Field(gt=0)] = 0.001  # of Adam
     weight_decay: Weight = 0.001  # L2, also on norms and biases, as the original's Adam has it
     t_max: Positive = 60  # epochs of a half-wave of the cosine schedule
-    max_epochs: NotNegative = 300
-    min_epochs: NotNegative | None = None
+    max_epochs: NotNegative = 300  # the original forces 300
+    min_epochs: NotNegative | None = None  # max_steps and max_time wait for them
     max_steps: int = -1  # optimiser steps; -1 = no limit
-    min_steps: NotNegative | None = None
+    min_steps: NotNegative | None = None  # max_time waits for them
     max_time: str | None = None  # DD:HH:MM:SS
-    accumulate_grad_batches: Positive = 1
-    gradient_clip_val: Weight | None = None
-    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    accumulate_grad_batches: Positive = 1  # batches of one update
+    gradient_clip_val: Weight | None = None  # null = no clipping
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"  # of all gradients together, or each value
     monitor: str = "val_loss"  # epoch value that selects the checkpoint: val_loss, val_dice_mean, val_froc, …
-    check_val_every_n_epoch: Positive = 1
+    check_val_every_n_epoch: Positive = 1  # epochs between validations
     val_check_interval: Limit = 1.0  # share of an epoch, or batches, between validations
     num_sanity_val_steps: int = 2  # validation batches before the first epoch
-    limit_train_batches: Limit = 1.0
-    limit_val_batches: Limit = 1.0
-    limit_test_batches: Limit = 1.0
+    limit_train_batches: Limit = 1.0  # share or count of the batches of an epoch
+    limit_val_batches: Limit = 1.0  # the same for validation
+    limit_test_batches: Limit = 1.0  # the same for the test set
     overfit_batches: Limit = 0.0  # train and validate on the same few batches
     fast_dev_run: bool | int = False  # that many batches of one epoch, to see that all works
 
     # --- machine
     device: str | None = None  # new: auto, cpu, cuda, cuda:N, mps; null = from gpus, accelerator and devices
-    accelerator: str | None = None
-    devices: str | int | None = None
+    accelerator: str | None = None  # auto, cpu, gpu, cuda or mps
+    devices: str | int | None = None  # 1, or the number of a device as text
     gpus: str | int | None = None  # 0 = CPU
-    strategy: str | None = None
-    sync_batchnorm: bool = False
-    precision: Literal["32", "16", "bf16", "auto"] = "32"
+    strategy: str | None = None  # accepted; a run uses one device
+    sync_batchnorm: bool = False  # accepted; a run uses one device
+    precision: Literal["32", "16", "bf16", "auto"] = "32"  # 16 and bf16 compute mixed
     channels_last: bool | None = None  # new: memory layout; null = on CUDA only
     compile: bool = False  # new: torch.compile
-    detect_anomaly: bool = False
-    log_every_n_steps: Positive = 50
-    enable_progress_bar: bool = True
-    enable_checkpointing: bool = True
-    enable_model_summary: bool = True
+    detect_anomaly: bool = False  # say which operation made a NaN; slow
+    log_every_n_steps: Positive = 50  # accepted; values are logged once a validation
+    enable_progress_bar: bool = True  # show progress on a terminal
+    enable_checkpointing: bool = True  # write checkpoints
+    save_every_n_epochs: Positive = 1  # new: epochs between two last.pt; a stopped run goes on from there
+    enable_model_summary: bool = True  # log the number of trainable parameters
 
     @model_validator(mode="before")
     @classmethod

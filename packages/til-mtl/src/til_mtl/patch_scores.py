@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medshared.files import write_npz
-from medshared.metrics.detection import FrocCurve, froc_curve, froc_score
+from medshared.metrics.detection import (
+    FrocCurve,
+    Region,
+    RegionMatches,
+    froc_score,
+    match_region,
+    pool_matches,
+)
 from til_mtl.batches import Batch
 from til_mtl.config import IGNORE_INDEX, Config
 from til_mtl.data.store import PatchStore
 from til_mtl.epoch_values import tissue_names
 from til_mtl.models.deeplab import Maps
 from til_mtl.peaks import find_peaks
-
-TARGETS_PER_MM2 = (10.0, 20.0, 50.0, 100.0, 200.0, 300.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class PatchScores:
         slides: Slide of each patch, [N].
         tasks: 0 tissue, 1 cells, [N].
         confusion: Pixels by truth and prediction, int64 [N, C, C]; zeros for cell patches.
-        detections: (x, y, p) of each patch, float64 [n, 3]; empty for tissue patches.
+        detections: (x, y, p) of each patch, float64 [n, 3], in the coordinates of ``truth``; empty for tissue patches.
         truth: (x, y) of the annotated cells of each patch, float64 [m, 2].
         area_mm2: Of one patch.
         radius_px: Hit radius.
@@ -56,48 +62,68 @@ class PatchScores:
     def __len__(self) -> int:
         return len(self.names)
 
-    def rows(self, indices: Sequence[int] | NDArray[np.integer]) -> PatchScores:
-        """Return the results of some patches, with repetitions if asked."""
-        chosen = [int(i) for i in indices]
-        return PatchScores(
-            names=tuple(self.names[i] for i in chosen),
-            slides=tuple(self.slides[i] for i in chosen),
-            tasks=self.tasks[chosen],
-            confusion=self.confusion[chosen],
-            detections=tuple(self.detections[i] for i in chosen),
-            truth=tuple(self.truth[i] for i in chosen),
-            area_mm2=self.area_mm2,
-            radius_px=self.radius_px,
-        )
+    @cached_property
+    def _matches(self) -> list[RegionMatches]:
+        """Matches of each patch, so that resampled sets need no matching anew."""
+        return [
+            match_region(Region(found[:, :2], found[:, 2], truth), self.radius_px)
+            for found, truth in zip(self.detections, self.truth, strict=True)
+        ]
 
-    def curve(self) -> FrocCurve | None:
-        """Return the FROC curve over all cell patches; null without one."""
-        cells = np.flatnonzero(self.tasks == 1)
+    def curve(self, rows: NDArray[np.integer] | None = None) -> FrocCurve | None:
+        """Return the FROC curve over the cell patches among ``rows`` (all by default); null without one."""
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
+        cells = chosen[self.tasks[chosen] == 1]
         if not len(cells):
             return None
-        regions = [(self.detections[i], self.truth[i]) for i in cells]
-        return froc_curve(regions, self.radius_px, self.area_mm2 * len(cells))
+        return pool_matches([self._matches[i] for i in cells], self.area_mm2 * len(cells))
 
     def froc(self) -> float:
         """Return TIGER's FROC score: mean sensitivity at 10, 20, 50, 100, 200 and 300 false positives per mm²."""
         curve = self.curve()
-        return math.nan if curve is None else froc_score(curve, TARGETS_PER_MM2)
+        return math.nan if curve is None else froc_score(curve)
 
-    def metrics(self) -> dict[str, float]:
-        """Return Dice of each tissue (hard), their mean over tumour and stroma, FROC, and F1 at its best threshold."""
+    def metrics(self, rows: NDArray[np.integer] | None = None) -> dict[str, float]:
+        """Return Dice of each tissue (hard), their mean over tumour and stroma, FROC, and F1 at its best threshold.
+
+        Args:
+            rows: Patches, with repetitions if a resample asks for them; all by default.
+        """
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         found: dict[str, float] = {}
-        counts = self.confusion.sum(0)
-        if (self.tasks == 0).any():
+        if (self.tasks[chosen] == 0).any():
+            counts = self.confusion[chosen].sum(0)
             union = counts.sum(0) + counts.sum(1)
             dice = [2 * counts[c, c] / union[c] if union[c] else math.nan for c in range(len(union))]
             found = {f"dice_{n}": float(d) for n, d in zip(tissue_names(len(dice)), dice, strict=True)}
             wanted = [float(d) for d in dice[1:3] if not math.isnan(d)]
             found["dice_mean"] = sum(wanted) / len(wanted) if wanted else math.nan
-        curve = self.curve()
+        curve = self.curve(chosen)
         if curve is not None:
-            found["froc"] = froc_score(curve, TARGETS_PER_MM2)
-            found |= best_f1(curve)
+            found["froc"] = froc_score(curve)
+            found |= best_f1(curve, self.area_mm2 * int((self.tasks[chosen] == 1).sum()))
         return found
+
+    @classmethod
+    def join(cls, parts: Sequence[PatchScores]) -> PatchScores:
+        """Return the results of several sets as one, such as the held-out parts of all folds.
+
+        Raises:
+            ValueError: The parts were scored under different areas or radii.
+        """
+        first = parts[0]
+        if any((p.area_mm2, p.radius_px) != (first.area_mm2, first.radius_px) for p in parts):
+            raise ValueError("sets of different patch areas or hit radii cannot be scored together")
+        return cls(
+            names=tuple(name for p in parts for name in p.names),
+            slides=tuple(slide for p in parts for slide in p.slides),
+            tasks=np.concatenate([p.tasks for p in parts]),
+            confusion=np.concatenate([p.confusion for p in parts]),
+            detections=tuple(d for p in parts for d in p.detections),
+            truth=tuple(t for p in parts for t in p.truth),
+            area_mm2=first.area_mm2,
+            radius_px=first.radius_px,
+        )
 
     def write(self, path: Path) -> Path:
         """Write everything as one NPZ; lists of points are concatenated, with their lengths beside them."""
@@ -151,16 +177,24 @@ def _split(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> tuple[NDA
     return tuple(np.split(values, np.cumsum(lengths)[:-1])) if len(lengths) else ()
 
 
-def best_f1(curve: FrocCurve) -> dict[str, float]:
-    """Return the best F1 over the thresholds of a curve, with its threshold, precision and recall."""
-    tp, fp, fn = (np.asarray(values, dtype=np.float64) for values in (curve.tp, curve.fp, curve.fn))
+def best_f1(curve: FrocCurve, area_mm2: float) -> dict[str, float]:
+    """Return the best F1 over the thresholds of a curve, with its threshold, precision and recall.
+
+    Args:
+        curve: False positives are per mm².
+        area_mm2: Of all regions of the curve.
+    """
+    tp = curve.sensitivities * curve.n_truth
+    fp = curve.false_positives * area_mm2
+    fn = curve.n_truth - tp
     both = 2 * tp + fp + fn
     if not len(tp) or both.max() == 0:
+        nothing = 0.0 if curve.n_truth else math.nan  # cells that nobody found, or nothing to find
         return {
-            "cell_f1": math.nan,
+            "cell_f1": nothing,
             "cell_threshold": math.nan,
             "cell_precision": math.nan,
-            "cell_recall": math.nan,
+            "cell_recall": nothing,
         }
     f1 = np.divide(2 * tp, both, out=np.zeros_like(both), where=both > 0)
     best = int(f1.argmax())
@@ -205,6 +239,7 @@ class PatchScorer:
             found, truth = np.zeros((0, 3)), np.zeros((0, 2))
             if is_cell and cells is not None:
                 found = find_peaks(cells[row], self.config.conf, float(self.config.resolved_value("nms")))
+                found[:, :2] += 0.5  # annotated points count from the corner of a pixel, peaks are pixels
                 truth = store.points(int(index))
             elif not is_cell and classes is not None:
                 confusion = _confusion(batch.masks[row], classes[row], n)
@@ -238,11 +273,10 @@ class PatchScorer:
         """
         from til_mtl.original.detection import batch_froc
 
-        rows = [row for row in range(len(batch.indices)) if int(batch.tasks[row]) == 1]
-        probability = logits.float().softmax(1)[:, 1].cpu().numpy()
-        masks = batch.masks.cpu().numpy()
-        pairs = [(probability[row], masks[row] == 1) for row in rows]
-        return batch_froc(pairs, prefixes=self.config.task == "mtl")
+        is_cell = batch.tasks == 1
+        probability = logits.float().softmax(1)[:, 1].cpu()[is_cell].numpy()
+        cells = (batch.masks == 1).float().cpu()[is_cell].numpy()
+        return batch_froc(probability, cells, running=self.config.task == "mtl")
 
 
 def _confusion(truth: Tensor, prediction: Tensor, n: int) -> NDArray[np.int64]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from medshared.files import write_bytes, write_json
+from medshared.files import write_json
 from medshared.metrics.resampling import cluster_bootstrap_many
 from medshared.tables import Column, read_table, write_table
 from til_mtl.agreement import Calibration, agreement, bland_altman, calibrate
 from til_mtl.data.tiger import read_til_scores
 from til_mtl.errors import DataError
+from til_mtl.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ def evaluate_scores(evaluation: ScoreEvaluation) -> dict[str, Any]:
         content["survival"] = harrell(evaluation.predictions, evaluation.survival)
     evaluation.output.mkdir(parents=True, exist_ok=True)
     for name, figure in (("scatter", draw_scatter), ("bland_altman", draw_bland_altman)):
-        write_bytes(evaluation.output / f"{name}.png", _png(figure(estimate, truth)))
+        save_figure(evaluation.output / f"{name}.png", figure(estimate, truth))
     write_table(evaluation.output / "predictions.csv", table)
     write_json(evaluation.output / "metrics.json", content)
     shown = ("spearman_rho", "pearson_r", "mae", "ccc")
@@ -100,7 +101,7 @@ def read_predicted_scores(path: Path) -> pd.DataFrame:
     frame = read_table(path, columns)
     if "tils-score" not in frame:
         raise DataError(f"{path}: no column tils-score; give the til_scores.csv that predict.py wrote")
-    return frame[["image-id", "tils-score"]]
+    return frame.filter(["image-id", "tils-score"])
 
 
 def join_scores(predictions: Path, truth: Path) -> tuple[pd.DataFrame, dict[str, list[str]]]:
@@ -226,11 +227,3 @@ def draw_bland_altman(estimate: np.ndarray, truth: np.ndarray) -> Figure:
             )
     axes.set(xlabel="mean of predicted and visual score (%)", ylabel="predicted − visual (points)")
     return figure
-
-
-def _png(figure: Figure) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -85,7 +85,7 @@ class Trainer:
         )
         seed_everything(config.seed_everything, deterministic=config.deterministic)
         torch.backends.cudnn.benchmark = config.benchmark
-        self.network = build_network(config, download=options.download)
+        self.network = build_network(config, allow_download=options.download)
         self.weighting = UncertaintyWeighting() if self._learns_weights else None
         self.progress = Progress()
         self._place()
@@ -169,7 +169,7 @@ class Trainer:
             TrainingError: The loss is not finite.
         """
         config, progress = self.config, self.progress
-        total = self._n_batches(progress.epoch)
+        total = self._n_batches()
         points = validation_points(config, total, progress.epoch)
         rate = self.learning_rate(progress.epoch)
         for group in self.optimizer.param_groups:
@@ -204,8 +204,8 @@ class Trainer:
         skip = self.progress.batch
         return self.batches.epoch(epoch, skip=skip, limit=total, device=self.fabric.device)
 
-    def _n_batches(self, epoch: int) -> int:
-        n = self.batches.count(epoch)
+    def _n_batches(self) -> int:
+        n = len(self.batches)
         if self.config.fast_dev_run:
             return min(n, int(self.config.fast_dev_run))
         if self.config.overfit_batches:
@@ -344,7 +344,8 @@ class Trainer:
         while self.progress.epoch < epochs and not self._is_over():
             with torch.autograd.set_detect_anomaly(self.config.detect_anomaly):
                 self.train_epoch(stop, sink)
-            if self.config.enable_checkpointing:
+            due = self.progress.epoch % self.config.save_every_n_epochs == 0
+            if self.config.enable_checkpointing and (due or stop.requested):
                 self.save_last()
             if stop.requested and self.progress.epoch < epochs:
                 raise RunInterruptedError(

@@ -47,6 +47,20 @@ class Region(NamedTuple):
     truth: ArrayLike
 
 
+class RegionMatches(NamedTuple):
+    """What the predictions of one region find, as the threshold falls.
+
+    Attributes:
+        probabilities: float64 ``[n]``, descending.
+        gains: int64 ``[n]``, 1 where one more annotated point is found with this prediction, else 0.
+        n_truth: Annotated points.
+    """
+
+    probabilities: NDArray[np.float64]
+    gains: NDArray[np.int64]
+    n_truth: int
+
+
 class FrocCurve(NamedTuple):
     """A free-response ROC curve, one point for every distinct probability.
 
@@ -110,28 +124,56 @@ def froc_curve(regions: Sequence[Region], radius: float, area: float) -> FrocCur
         >>> curve.sensitivities.tolist(), curve.false_positives.tolist()
         ([0.5, 0.5], [0.0, 10.0])
     """
+    return pool_matches([match_region(region, radius) for region in regions], area)
+
+
+def match_region(region: Region, radius: float) -> RegionMatches:
+    """Match one region at all thresholds at once.
+
+    Args:
+        region: Predictions and truth.
+        radius: Largest distance of a match, inclusive.
+
+    Returns:
+        What `pool_matches` makes a curve of; resampled sets of regions need no matching anew.
+
+    Raises:
+        ValueError: For arrays that do not fit together or are not finite.
+    """
+    p, t = _points(region.points, "points of a region"), _points(region.truth, "truth of a region")
+    scores = np.asarray(region.probabilities, np.float64).reshape(-1)
+    if len(scores) != len(p):
+        raise ValueError(f"a region has {len(p)} points, but {len(scores)} probabilities")
+    if not np.isfinite(scores).all():
+        raise ValueError("a region has probabilities that are no numbers")
+    order = np.argsort(-scores, kind="stable")
+    matching = _Matching(p, t, radius)
+    gains = np.fromiter((matching.add(each) for each in order.tolist()), np.int64, len(order))
+    return RegionMatches(scores[order], gains, len(t))
+
+
+def pool_matches(matches: Sequence[RegionMatches], area: float) -> FrocCurve:
+    """Make the curve of regions that are matched already.
+
+    Args:
+        matches: Of the regions, with repetitions where a resample asks for them.
+        area: Of all regions together.
+
+    Returns:
+        The curve; empty when nothing was predicted.
+
+    Raises:
+        ValueError: For an area that is not positive.
+    """
     if not (np.isfinite(area) and area > 0):
         raise ValueError(f"the area must be a positive number, found {area}")
-    probabilities, gains, n_truth = [], [], 0
-    for number, region in enumerate(regions):
-        p = _points(region.points, f"points of region {number}")
-        t = _points(region.truth, f"truth of region {number}")
-        scores = np.asarray(region.probabilities, np.float64).reshape(-1)
-        if len(scores) != len(p):
-            raise ValueError(f"region {number} has {len(p)} points, but {len(scores)} probabilities")
-        if not np.isfinite(scores).all():
-            raise ValueError(f"region {number} has probabilities that are no numbers")
-        order = np.argsort(-scores, kind="stable")
-        matching = _Matching(p, t, radius)
-        probabilities.append(scores[order])
-        gains.append(np.fromiter((matching.add(each) for each in order.tolist()), np.int64, len(order)))
-        n_truth += len(t)
-    if not probabilities or sum(map(len, probabilities)) == 0:
+    n_truth = sum(each.n_truth for each in matches)
+    if sum(len(each.probabilities) for each in matches) == 0:
         empty = np.empty(0)
         return FrocCurve(empty, empty, empty, n_truth)
-    scores, gain = np.concatenate(probabilities), np.concatenate(gains)
+    scores = np.concatenate([each.probabilities for each in matches])
     order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.cumsum(gain[order])
+    scores, hits = scores[order], np.cumsum(np.concatenate([each.gains for each in matches])[order])
     # Predictions of one probability come in together: the last of them has the counts.
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     found = hits[last]
