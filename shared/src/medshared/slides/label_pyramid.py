@@ -72,7 +72,7 @@ def write_label_pyramid(
                 if following is not None:
                     spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
                     reduced = _Every(following // factor, width // factor, spool)
-                resolution = None if spacing_um is None else (1e4 / (spacing_um * factor),) * 2
+                per_cm = None if spacing_um is None else 1e4 / (spacing_um * factor)
                 out.write(
                     _tiles(rows, width // factor, height // factor, tile_px, reduced),
                     shape=(height // factor, width // factor),
@@ -80,8 +80,8 @@ def write_label_pyramid(
                     photometric="minisblack",
                     tile=(tile_px, tile_px),
                     compression=compression,
-                    resolution=resolution,
-                    resolutionunit=None if resolution is None else "CENTIMETER",
+                    resolution=None if per_cm is None else (per_cm, per_cm),
+                    resolutionunit=None if per_cm is None else "CENTIMETER",
                     subfiletype=0 if factor == 1 else 1,
                     metadata=None,
                     maxworkers=workers,
