@@ -6,8 +6,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from til_mtl.data.label_tiff import read_label_rectangle
 from medshared.slides import write_label_pyramid
+from til_mtl.data.label_tiff import read_label_rectangle
 from til_mtl.errors import DataError
 
 LABELS = np.random.default_rng(0).integers(0, 8, (150, 210)).astype(np.uint8)

@@ -105,7 +105,9 @@ def find_patches(
     found: list[PatchFile] = []
     for name, (image, mask) in pairs.items():
         points = folders.points / f"{name}.csv"
-        slide = manifest.slides.get((task, name), "") if manifest is not None else slide_from_name(name)
+        slide = slide_from_name(name)
+        if manifest is not None:
+            slide = manifest.slides.get((task, name), slide)
         found.append(PatchFile(name, image, mask, points if points.is_file() else None, task, slide))
     return found
 
@@ -187,7 +189,7 @@ def find_run_patches(config: Config) -> dict[str, list[PatchFile]]:
     Raises:
         DataError: As `find_patches`, and when the manifest puts a slide on two sides.
     """
-    root = Path() if config.data_dir is None else config.data_dir
+    root = Path.cwd() if config.data_dir is None else config.data_dir
     manifest = read_manifest(root)
     folds = {"segmentation": config.fold_seg, "detection": config.fold_det}
     found: dict[str, list[PatchFile]] = {split: [] for split in SPLITS}
