@@ -110,7 +110,9 @@ def toy_network(monkeypatch: pytest.MonkeyPatch):
     """Let the trainer build toy networks."""
     from til_mtl import trainer
 
-    monkeypatch.setattr(trainer, "build_network", lambda config, download=False: ToyNetwork(config.task))
+    monkeypatch.setattr(
+        trainer, "build_network", lambda config, allow_download=False: ToyNetwork(config.task)
+    )
     return ToyNetwork
 
 
@@ -164,3 +166,40 @@ def toy_keys(patch_root: Path) -> dict[str, Any]:
         "num_workers": 0,
         "nms": 3.0,
     }
+
+
+def _make_scores(seed: int = 0, n: int = 12, names: str = "p"):
+    from til_mtl.patch_scores import PatchScores
+
+    rng = np.random.default_rng(seed)
+    tasks = np.arange(n) % 2
+    truth = [rng.uniform(0, 64, (rng.integers(0, 5), 2)) if task else np.zeros((0, 2)) for task in tasks]
+    found = []
+    for task, points in zip(tasks, truth, strict=True):
+        near = points + rng.normal(0, 3, points.shape)
+        noise = rng.uniform(0, 64, (3, 2))
+        places = np.concatenate([near, noise]) if task else np.zeros((0, 2))
+        found.append(np.column_stack([places, rng.uniform(0.1, 1, len(places))]))
+    confusion = np.where((tasks == 0)[:, None, None], rng.integers(0, 50, (n, 3, 3)), 0)
+    return PatchScores(
+        names=tuple(f"{names}{i}" for i in range(n)),
+        slides=tuple(f"slide{i // 4}" for i in range(n)),
+        tasks=tasks,
+        confusion=confusion,
+        detections=tuple(found),
+        truth=tuple(truth),
+        area_mm2=0.001024,
+        radius_px=8.0,
+    )
+
+
+@pytest.fixture
+def make_scores():
+    """Make results of patches that no network saw: 12 patches of 3 slides, tissue and cells in turn."""
+    return _make_scores
+
+
+@pytest.fixture
+def make_patches():
+    """Write patch folders; see ``write_patches``."""
+    return write_patches

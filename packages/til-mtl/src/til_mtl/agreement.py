@@ -116,8 +116,8 @@ def agreement(estimate: ArrayLike, truth: ArrayLike) -> dict[str, float]:
     r = pearson(e, t) if e.size else math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constant input; NaN says it
-        rho = float(stats.spearmanr(e, t)[0]) if varies else math.nan
-        tau = float(stats.kendalltau(e, t, variant="b")[0]) if varies else math.nan
+        rho = pearson(stats.rankdata(e), stats.rankdata(t)) if varies else math.nan
+        tau = float(np.asarray(stats.kendalltau(e, t, variant="b"))[0]) if varies else math.nan
     limits = bland_altman(e, t)
     return {
         "n": float(e.size),

@@ -127,10 +127,10 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Turn the TIGER download into patch folders."""
-    from til_mtl.prepare.options import prepare_options
+    from til_mtl.prepare.options import options_from_arguments
     from til_mtl.prepare.tiger_patches import prepare_tiger
 
-    return prepare_tiger(prepare_options(arguments))
+    return prepare_tiger(options_from_arguments(arguments))
 
 
 def predict(arguments: argparse.Namespace) -> int:

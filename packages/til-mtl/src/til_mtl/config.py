@@ -123,6 +123,7 @@ class Config(BaseModel):
     log_every_n_steps: Positive = 50  # accepted; values are logged once a validation
     enable_progress_bar: bool = True  # show progress on a terminal
     enable_checkpointing: bool = True  # write checkpoints
+    save_every_n_epochs: Positive = 1  # new: epochs between two last.pt; a stopped run goes on from there
     enable_model_summary: bool = True  # log the number of trainable parameters
 
     @model_validator(mode="before")

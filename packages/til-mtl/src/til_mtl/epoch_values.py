@@ -74,21 +74,21 @@ class EpochValues:
             self.n["seg"] += tissue.n
             values = (tissue.loss, tissue.bce, tissue.dice_loss, tissue.dice_total)
             self._sum("seg", torch.stack([value.detach().double() for value in values]), weight)
-            self._sum("seg_dice", tissue.dice, weight)
+            self._sum("seg_dice", tissue.dice.nan_to_num(), weight)
             self._sum("seg_overlap", tissue.sums, 1)
             self.confusion += tissue.confusion
         if cells is not None:
             weight = n if batchwise else cells.n
             self.n["det"] += cells.n
             self._sum("det", torch.stack([cells.loss.detach().double(), cells.bce.detach().double()]), weight)
-            self._sum("det_dice", cells.dice, weight)
+            self._sum("det_dice", cells.dice.nan_to_num(), weight)
             self._sum("det_overlap", cells.sums, 1)
         if batch_froc is not None:
             self.n["froc"] += 1
             self.sums["froc"] += batch_froc * n
 
     def _sum(self, key: str, value: Tensor, weight: int) -> None:
-        self.sums[key] += torch.nan_to_num(value.detach().to(torch.float64)) * weight
+        self.sums[key] += value.detach().to(torch.float64) * weight
 
     def values(self, prefix: str, froc: float | None = None) -> dict[str, float]:
         """Return the epoch's values under the original's names.

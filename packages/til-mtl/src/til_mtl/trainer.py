@@ -85,7 +85,7 @@ class Trainer:
         )
         seed_everything(config.seed_everything, deterministic=config.deterministic)
         torch.backends.cudnn.benchmark = config.benchmark
-        self.network = build_network(config, download=options.download)
+        self.network = build_network(config, allow_download=options.download)
         self.weighting = UncertaintyWeighting() if self._learns_weights else None
         self.progress = Progress()
         self._place()
@@ -344,7 +344,8 @@ class Trainer:
         while self.progress.epoch < epochs and not self._is_over():
             with torch.autograd.set_detect_anomaly(self.config.detect_anomaly):
                 self.train_epoch(stop, sink)
-            if self.config.enable_checkpointing:
+            due = self.progress.epoch % self.config.save_every_n_epochs == 0
+            if self.config.enable_checkpointing and (due or stop.requested):
                 self.save_last()
             if stop.requested and self.progress.epoch < epochs:
                 raise RunInterruptedError(

@@ -117,7 +117,7 @@ CASES = {
     "folds without a flag": (only_folds, r"no detection patches for train: .*; there are the folds fold3: choose one with --fold_det"),
     "tissue label of TIGER": (relabel(6), r"_0-0\.png: labels 6 are not in a segmentation mask \(0 other, 1 tumor, 2 stroma, 250 not annotated\): these look like TIGER's own tissue labels; make patches"),
     "tissue label 255": (relabel(255), r"labels 255 are not in a segmentation mask .*: save the labels themselves"),
-    "cell label 255": (relabel(255, "detection"), r"labels 255 are not in a detection mask \(0 background, 1 cell\): save cells as 1, not as 255"),
+    "cell label 255": (relabel(255, "detection"), r"labels 255 are not in a detection mask \(0 background, 1 cell, 250 not annotated\): save cells as 1, not as 255"),
     "cell label 2": (relabel(2, "detection"), r"labels 2 are not in a detection mask"),
     "palette with a fourth colour": (save_palette, r"labels 3 are not in a segmentation mask"),
     "mask saved as a picture": (save_mask("L"), r"labels .*, … are not in a segmentation mask .*: this looks like a picture"),

@@ -18,6 +18,7 @@ from medshared.slides.contours import Contour
 from medshared.slides.faults import Fault, FaultList, SlideError, SpacingError, TileError
 from medshared.slides.geojson import Annotation, GeojsonError, read_geojson, write_geojson
 from medshared.slides.grid import TileGrid, make_grid
+from medshared.slides.label_pyramid import write_label_pyramid
 from medshared.slides.overview import read_overview
 from medshared.slides.preview import draw_contours, stitch
 from medshared.slides.reading import LevelChoice, Slide, open_slide
@@ -57,5 +58,6 @@ __all__ = [
     "segment",
     "stitch",
     "write_geojson",
+    "write_label_pyramid",
     "write_pyramid",
 ]

@@ -19,7 +19,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 Resample = Literal["nearest", "bicubic"]
 LABELS: dict[PatchTask, dict[int, str]] = {
     "segmentation": {0: "other", 1: "tumor", 2: "stroma", IGNORE_INDEX: "not annotated"},
-    "detection": {0: "background", 1: "cell"},
+    # 250: tissue round a small region, which prepare_tiger.py --slides adds.
+    "detection": {0: "background", 1: "cell", IGNORE_INDEX: "not annotated"},
 }
 # What broken image files raise: unknown formats, cut data, damaged chunks, sizes beyond reason.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError)
@@ -60,7 +61,7 @@ def read_mask(
 
     Args:
         path: 8-bit PNG or TIFF of labels. In palette files the labels are the indices, not the colours.
-        task: Whose labels: segmentation 0, 1, 2 and 250 (not annotated), detection 0 and 1.
+        task: Whose labels: segmentation 0, 1, 2, detection 0, 1, and 250 (not annotated) in both.
         size: (width, height) in pixels that masks of another size are resized to.
         resample: ``nearest``; ``bicubic`` is the original's, which invents labels between others, reads
             palettes as grey and takes labels from 3 to 249 for no class at all.
@@ -72,16 +73,30 @@ def read_mask(
         DataError: As for images, and for labels that the task does not have.
     """
     path = Path(path)
-    image = _open(path, "mask")
     if resample == "bicubic":
-        return _original_mask(path, image, size)
-    labels = _labels(path, image)
+        return _original_mask(path, _open(path, "mask"), size)
+    labels = read_labels(path)
     check_labels(path, task, labels)
     if size is not None and (labels.shape[1], labels.shape[0]) != tuple(size):
         from PIL import Image
 
         labels = np.array(Image.fromarray(labels).resize(size, _resampling("nearest")))
     return labels
+
+
+def read_labels(path: Path | str) -> np.ndarray:
+    """Read a mask without asking what its labels mean.
+
+    Args:
+        path: One-channel image of 8 bits; of palette images the indices are read.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        DataError: As `read_mask`, except for labels.
+    """
+    return _labels(Path(path), _open(Path(path), "mask"))
 
 
 def check_labels(path: Path | str, task: PatchTask, labels: np.ndarray) -> None:

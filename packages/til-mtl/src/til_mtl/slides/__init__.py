@@ -1,1 +1,1 @@
-"""From a whole slide to its maps, its cells and its TIL score."""
+"""Whole slides: tissue maps, cells and TIL scores, in memory that does not depend on the slide's size."""
