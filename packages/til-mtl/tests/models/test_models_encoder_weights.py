@@ -176,25 +176,57 @@ def test_a_checkpoint_without_weights_is_refused(network, tmp_path):
         load_encoder(network, path)
 
 
-def test_imagenet_weights_are_looked_for_in_the_caches(tmp_path, monkeypatch):
+@pytest.fixture
+def caches(tmp_path, monkeypatch) -> Path:
+    """Empty caches of torch and Hugging Face under one folder."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def _publish(caches: Path, name: str) -> Path:
+    """Put a file where Hugging Face's cache keeps timm's default weights of resnet18."""
+    folder = caches / "hub" / "models--timm--resnet18.a1_in1k"
+    path = folder / "snapshots" / "abc" / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    return path
+
+
+def test_imagenet_weights_of_resnet50_are_looked_for_in_the_cache_of_torch(caches):
     assert encoder_weights.find_imagenet_file("resnet50") is None
-    assert encoder_weights.find_imagenet_file("resnet18") is None
-    cached = tmp_path / "checkpoints" / "resnet50-0676ba61.pth"
+    cached = caches / "checkpoints" / "resnet50-0676ba61.pth"
     cached.parent.mkdir()
     cached.touch()
     assert encoder_weights.find_imagenet_file("resnet50") == cached
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, name: f"/cache/{repo}/{name}")
-    found = encoder_weights.find_imagenet_file("resnet18")
-    assert found is not None
-    assert found.name == "model.safetensors"
 
 
-def test_a_failed_download_says_why(monkeypatch):
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_imagenet_weights_of_timm_are_looked_for_in_the_cache_of_hugging_face(name, caches):
+    assert encoder_weights.find_imagenet_file("resnet18") is None
+    cached = _publish(caches, name)
+    assert encoder_weights.find_imagenet_file("resnet18") == cached
+
+
+def test_a_download_goes_through_timm_into_the_cache(caches, monkeypatch):
+    asked = []
+
+    def load(repository, **options):
+        asked.append((repository, options))
+        _publish(caches, "model.safetensors")
+
+    monkeypatch.setattr("timm.models.load_state_dict_from_hf", load)
+    path = encoder_weights.download_imagenet_file("resnet18")
+    assert path.name == "model.safetensors"
+    assert asked == [("timm/resnet18.a1_in1k", {"weights_only": True})]
+
+
+def test_a_failed_download_says_why(caches, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    monkeypatch.setattr("timm.models.load_state_dict_from_hf", fail)
     with pytest.raises(CheckpointError, match="the download for resnet18 failed: no route to host"):
         encoder_weights.download_imagenet_file("resnet18")

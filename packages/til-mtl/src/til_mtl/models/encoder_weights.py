@@ -171,14 +171,21 @@ def find_imagenet_file(encoder: str) -> Path | None:
             path = Path(hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
             if path.is_file():
                 return path
-    from huggingface_hub import try_to_load_from_cache
-
     repository = _repository(encoder)
-    for name in ("model.safetensors", "pytorch_model.bin") if repository else ():
-        cached = try_to_load_from_cache(str(repository), name)
-        if isinstance(cached, str):
-            return Path(cached)
-    return None
+    return _in_hugging_face_cache(repository) if repository else None
+
+
+def _in_hugging_face_cache(repository: str) -> Path | None:
+    """Look into the cache's documented layout: models--<owner>--<name>/{refs/main,snapshots/<commit>/<file>}."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    reference = folder / "refs" / "main"
+    if not reference.is_file():
+        return None
+    snapshot = folder / "snapshots" / reference.read_text().strip()
+    found = [snapshot / name for name in ("model.safetensors", "pytorch_model.bin")]
+    return next((path for path in found if path.is_file()), None)
 
 
 def download_imagenet_file(encoder: str) -> Path:
@@ -196,9 +203,9 @@ def download_imagenet_file(encoder: str) -> Path:
 
             ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
         elif (repository := _repository(encoder)) is not None:
-            from huggingface_hub import hf_hub_download
+            from timm.models import load_state_dict_from_hf
 
-            return Path(hf_hub_download(repository, "model.safetensors"))
+            load_state_dict_from_hf(repository, weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"pretrained: imagenet: the download for {encoder} failed: {reason}") from error
