@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from til_mtl.synthetic import draw_canvas
-from til_mtl.synthetic_slides import TigerSettings, tissue_labels, without_corners, write_tiger
+from til_mtl.synthetic import draw_canvas, tissue_labels
+from til_mtl.synthetic_slides import TigerSettings, without_corners, write_tiger
 
 SMALL = TigerSettings(tissue_regions=4, cell_regions=6, held_out_regions=2, slides=4, tissue_px=(128, 96))
 NAME = re.compile(

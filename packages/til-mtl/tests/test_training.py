@@ -245,7 +245,7 @@ def test_predictions_on_disk_give_the_metrics_again(toy_keys, tmp_path):
 
 
 def test_a_set_without_patches_is_an_error(toy_keys, tmp_path):
-    with pytest.raises(DataError, match="no segmentation patches for train"):
+    with pytest.raises(DataError, match="no such data folder: give the root"):
         train_run(config_of(toy_keys, data_dir=str(tmp_path / "nothing")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

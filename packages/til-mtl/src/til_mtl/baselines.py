@@ -30,7 +30,7 @@ def darkness(image: NDArray[np.uint8], sigma_px: float) -> NDArray[np.float32]:
     """
     from scipy.ndimage import gaussian_filter
 
-    return gaussian_filter(1 - image.mean(-1, dtype=np.float32) / 255, sigma_px)
+    return np.asarray(gaussian_filter(1 - image.mean(-1, dtype=np.float32) / 255, sigma_px), np.float32)
 
 
 def darkness_scores(

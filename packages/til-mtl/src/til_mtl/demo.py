@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 PATCH_PX = 64
 SLIDE_MARGIN_PX = 8
 STEPS_AN_EPOCH, EPOCHS = 20, 5
-NMS_PX = 10.0  # drawn cells are at least 11.2 px apart
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,13 @@ def demo_keys(task: Task, patches: Path, seed: int, device: str) -> dict[str, An
         "sampling": "balanced" if task == "mtl" else "shuffle",
         "augment": "d4",
         "freeze_encoder": False,
+        "channels_last": True,
         "limit_train_batches": STEPS_AN_EPOCH,
         "max_epochs": EPOCHS,
         "t_max": EPOCHS,
         "check_val_every_n_epoch": EPOCHS,
         "save_every_n_epochs": EPOCHS + 1,
         "num_sanity_val_steps": 0,
-        "nms": NMS_PX,
         "seed_everything": seed,
         "num_workers": 0,
         "device": device,
@@ -245,7 +244,6 @@ def _slide_job(job: _SlideJob) -> None:
         patch=job.tiger.patch_px,
         margin=SLIDE_MARGIN_PX,
         conf=job.threshold,
-        nms=NMS_PX,
         cell_um=job.tiger.cell_um,
         device=job.device,
     )
@@ -269,6 +267,6 @@ def demo_run_changes(arguments: argparse.Namespace) -> dict[str, Any]:
         prepare_patches(write_tiger(home / "data", 0, small), home / "patches")
     logger.info("%s: drawn data", home)
     keys = {"data_dir": home / "patches", "img_size": (PATCH_PX, PATCH_PX), "limit_train_batches": 4}
-    keys |= {"max_epochs": 2, "freeze_encoder": False, "num_sanity_val_steps": 0, "nms": NMS_PX}
+    keys |= {"max_epochs": 2, "freeze_encoder": False, "num_sanity_val_steps": 0}
     given = {name for name in vars(arguments) if name in Config.model_fields}
     return {key: value for key, value in keys.items() if key not in given or key in ("data_dir", "img_size")}

@@ -62,7 +62,7 @@ def collect_results(parts: DemoParts, seed: int) -> tuple[dict[str, Any], dict[s
             f"{prefix}til_spearman": found[side]["spearman_rho"],
             f"{prefix}til_mae": found[side]["mae"],
         }
-        metrics[f"{prefix}slides_without_score"] = float(table[side].isna().sum())
+        metrics[f"{prefix}slides_without_score"] = sum(1.0 for value in table[side] if np.isnan(value))
     table["darkness"] = [_darkness_of(parts, slide) for slide in table["image-id"]]
     baseline, curves = _baselines(parts, multi, single, table, seed)
     content = {
@@ -87,7 +87,9 @@ def _baselines(
     parts: DemoParts, multi: PatchScores, single: PatchScores, table: pd.DataFrame, seed: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Return what needs no learning, and the FROC curves of all."""
-    config = Config(data_dir=parts.patches, img_size=(parts.tiger.patch_px,) * 2, num_workers=0)
+    config = Config(
+        data_dir=parts.patches, img_size=(parts.tiger.patch_px, parts.tiger.patch_px), num_workers=0
+    )
     store = find_store(config, "val")
     assert store is not None  # noqa: S101 - the networks were validated on it
     distance = parts.tiger.cell_px * 0.75

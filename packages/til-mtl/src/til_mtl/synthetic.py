@@ -28,6 +28,10 @@ _SPINDLE, _LARGE_NUCLEUS = (9.0, 2.2), (8.5, 6.5)  # semi-axes
 _NEAREST = 1.6 * CELL_RADIUS  # two centres are further apart than this
 _DRAWN_RADIUS = CELL_RADIUS - 0.8
 _BLUR, _NOISE, _GAIN = 0.7, 4.0, (0.92, 1.08)
+_BACKGROUND = 243  # brightness of glass
+# How the download labels what the method calls other and stroma.
+_OTHER_LABELS, _STROMA_LABELS = (7, 7, 4, 5, 3), (2, 2, 6)
+_SEGMENTATION = np.array([3, 1, 2], np.uint8)  # values of other, tumour, stroma in a slide's segmentation
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,47 @@ def photograph(generator: np.random.Generator, image: np.ndarray) -> np.ndarray:
     noise = generator.standard_normal(image.shape, dtype=np.float32) * _NOISE
     gain = generator.uniform(*_GAIN, 3).astype(np.float32)
     return np.clip(np.rint((blurred + noise) * gain), 0, 255).astype(np.uint8)
+
+
+def tissue_labels(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
+    """Return the tissue in the download's labels 1 to 7; one region has one label.
+
+    Args:
+        generator: Chooses among the labels that mean the same class.
+        canvas: The drawing.
+
+    Returns:
+        uint8 [H, W].
+    """
+    regions = int(canvas.regions.max()) + 1
+    table = np.empty((3, regions), np.uint8)
+    table[OTHER] = generator.choice(_OTHER_LABELS, regions)
+    table[TUMOR] = 1
+    table[STROMA] = generator.choice(_STROMA_LABELS, regions)
+    return table[canvas.classes, canvas.regions]
+
+
+def on_glass(
+    generator: np.random.Generator, canvas: Canvas, margin: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a slide: the canvas with glass round it.
+
+    Args:
+        generator: Source of the glass's noise.
+        canvas: The tissue.
+        margin: Of glass on every side, in pixels.
+
+    Returns:
+        Image uint8 [H, W, 3], segmentation uint8 [H, W] (0 glass, 1 tumour, 2 stroma, 3 other), and the centres
+        float64 [n, 2] in pixels of the slide.
+    """
+    height, width = canvas.classes.shape
+    shape = (height + 2 * margin, width + 2 * margin)
+    image = (_BACKGROUND + generator.normal(0, 1, (*shape, 3))).round().clip(0, 255).astype(np.uint8)
+    segmentation = np.zeros(shape, np.uint8)
+    inside = slice(margin, margin + height), slice(margin, margin + width)
+    image[inside], segmentation[inside] = canvas.image, _SEGMENTATION[canvas.classes]
+    return image, segmentation, canvas.centres + float(margin)
 
 
 def _regions(

@@ -7,35 +7,33 @@ with annotations that are in no training data (``held-out``).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from medshared.files import write_json, write_npz
-from medshared.slides import write_pyramid
+from medshared.slides import write_label_pyramid, write_pyramid
 from medshared.tables import write_table
 from til_mtl.data.images import write_png
-from til_mtl.data.label_tiff import write_label_pyramid
 from til_mtl.synthetic import (
     CELL_RADIUS,
     CELL_UM,
-    OTHER,
     STROMA,
-    TUMOR,
     UNIT_PX,
     Canvas,
     draw_canvas,
+    on_glass,
     til_score,
+    tissue_labels,
 )
+from til_mtl.synthetic_wsi import BOX_PX, DrawnRegion, write_annotated_slide
 
+Kind = Literal["tissue-bcss", "tissue-cells", "held-out"]
+_KINDS: tuple[Kind, ...] = ("tissue-bcss", "tissue-cells", "held-out")
 TIL_SCORES = "tiger-til-scores-wsitils.csv"
-BOX_PX = 16  # of a cell's marker, as in the download
-_BACKGROUND = 243  # brightness of glass
-# How the download labels what the method calls other and stroma.
-_OTHER_LABELS, _STROMA_LABELS = (7, 7, 4, 5, 3), (2, 2, 6)
-_SEGMENTATION = np.array([3, 1, 2], np.uint8)  # values of other, tumour, stroma in a slide's segmentation
 _SCORE_PER_TRIAL, _CROWDING = 4.4, 130.0  # score ≈ 4.4 per trial and unit; high rates get in each other's way
 _CORNER_PX = 20  # legs of the corners without annotation
 
@@ -55,7 +53,7 @@ class TigerSettings:
         margin_px: Glass round it.
         spacing_um: µm per pixel.
         scores: Lowest and highest TIL score that is aimed at.
-        wsi_slides: Slides of tissue-bcss and tissue-cells that are written whole, with masks and XML annotations.
+        wsi_slides: Slides with a region of both kinds that are written whole, with masks and XML annotations.
     """
 
     patch_px: int = 64
@@ -163,10 +161,23 @@ def write_tiger(folder: Path | str, seed: int = 0, settings: TigerSettings | Non
     tiger, truth = folder / "tiger", folder / "truth"
     regions = tiger / "wsirois" / "roi-level-annotations"
     slides = _slide_names(seed, settings)
-    _write_regions(regions / "tissue-bcss", "bcss", slides["bcss"], seed, settings)
-    cells = _write_regions(regions / "tissue-cells", "cells", slides["cells"], seed, settings)
+    both = [slide for slide in slides["tissue-bcss"] if slide in slides["tissue-cells"]][
+        : settings.wsi_slides
+    ]
+    whole = _write_whole(tiger / "wsirois" / "wsi-level-annotations", both, seed, settings)
+    _write_regions(
+        regions / "tissue-bcss", "tissue-bcss", slides["tissue-bcss"], seed, settings, whole["tissue-bcss"]
+    )
+    cells = _write_regions(
+        regions / "tissue-cells",
+        "tissue-cells",
+        slides["tissue-cells"],
+        seed,
+        settings,
+        whole["tissue-cells"],
+    )
     cells.write(regions / "tissue-cells" / "tiger-coco.json")
-    held_out = _write_regions(truth / "held-out", "held-out", slides["held-out"], seed, settings)
+    held_out = _write_regions(truth / "held-out", "held-out", slides["held-out"], seed, settings, {})
     held_out.write(truth / "held-out" / "tiger-coco.json")
     scored = _write_slides(tiger / "wsitils", truth, slides["scored"], seed, settings)
     return SyntheticTiger(
@@ -196,8 +207,8 @@ def _slide_names(seed: int, settings: TigerSettings) -> dict[str, list[str]]:
         *_jb(500, settings.slides // 2 - settings.slides // 4),
     ]
     return {
-        "bcss": tcga[: settings.tissue_regions],
-        "cells": [*tcga[:shared], *others],
+        "tissue-bcss": tcga[: settings.tissue_regions],
+        "tissue-cells": [*tcga[:shared], *others],
         "held-out": tcga[len(tcga) - settings.held_out_regions :],
         "scored": [scored[int(k)] for k in generator.permutation(len(scored))],
     }
@@ -220,42 +231,48 @@ def _jb(first: int, count: int) -> list[str]:
 
 
 def _write_regions(
-    folder: Path, kind: str, slides: list[str], seed: int, settings: TigerSettings
+    folder: Path,
+    kind: Kind,
+    slides: list[str],
+    seed: int,
+    settings: TigerSettings,
+    whole: Mapping[str, DrawnRegion],
 ) -> _CellAnnotations:
     """Write images and tissue masks of one region a slide; return the cells."""
     found = _CellAnnotations()
-    edge = settings.region_px
     for number, slide in enumerate(slides):
-        generator = np.random.default_rng([seed, 1 + ("bcss", "cells", "held-out").index(kind), number])
-        units = max(1, round(edge**2 / UNIT_PX**2))
-        canvas = draw_canvas(generator, edge, edge, int(generator.integers(2, 8, units).sum()))
-        x, y = (int(value) for value in generator.integers(1000, 30000, 2))
-        name = f"{slide}_[{x}, {y}, {x + edge}, {y + edge}]"
-        labels = tissue_labels(generator, canvas)
-        if kind == "bcss" and number % 4 == 0:  # the download has rotated rectangles in upright images
-            labels = without_corners(labels)
-        write_png(folder / "images" / f"{name}.png", canvas.image)
-        write_png(folder / "masks" / f"{name}.png", labels)
-        found.add(name, canvas)
+        region = whole.get(slide) or _draw_region(slide, kind, seed, number, settings)
+        write_png(folder / "images" / f"{region.name}.png", region.canvas.image)
+        write_png(folder / "masks" / f"{region.name}.png", region.labels)
+        found.add(region.name, region.canvas)
     return found
 
 
-def tissue_labels(generator: np.random.Generator, canvas: Canvas) -> np.ndarray:
-    """Return the tissue in the download's labels 1 to 7; one region has one label.
+def _draw_region(slide: str, kind: Kind, seed: int, number: int, settings: TigerSettings) -> DrawnRegion:
+    """Draw a region of a slide that is not written itself."""
+    generator = np.random.default_rng([seed, 1 + _KINDS.index(kind), number])
+    edge = settings.region_px
+    units = max(1, round(edge**2 / UNIT_PX**2))
+    canvas = draw_canvas(generator, edge, edge, int(generator.integers(2, 8, units).sum()))
+    x, y = (int(value) for value in generator.integers(1000, 30000, 2))
+    labels = tissue_labels(generator, canvas)
+    if kind == "tissue-bcss" and number % 4 == 0:  # the download has rotated rectangles in upright images
+        labels = without_corners(labels)
+    return DrawnRegion(f"{slide}_[{x}, {y}, {x + edge}, {y + edge}]", canvas, labels)
 
-    Args:
-        generator: Chooses among the labels that mean the same class.
-        canvas: The drawing.
 
-    Returns:
-        uint8 [H, W].
-    """
-    regions = int(canvas.regions.max()) + 1
-    table = np.empty((3, regions), np.uint8)
-    table[OTHER] = generator.choice(_OTHER_LABELS, regions)
-    table[TUMOR] = 1
-    table[STROMA] = generator.choice(_STROMA_LABELS, regions)
-    return table[canvas.classes, canvas.regions]
+def _write_whole(
+    folder: Path, slides: list[str], seed: int, settings: TigerSettings
+) -> dict[str, dict[str, DrawnRegion]]:
+    """Write slides with annotations; return kind → slide → region."""
+    found: dict[str, dict[str, DrawnRegion]] = {kind: {} for kind in _KINDS}
+    for number, slide in enumerate(slides):
+        regions = write_annotated_slide(
+            folder, slide, 1000 * seed + number, settings.region_px, settings.margin_px, settings.spacing_um
+        )
+        for kind, region in regions.items():
+            found[kind][slide] = region
+    return found
 
 
 def without_corners(labels: np.ndarray) -> np.ndarray:
@@ -302,26 +319,3 @@ def _write_slides(
     write_table(folder / TIL_SCORES, rows)
     write_table(truth / "til_scores.csv", [{"image-id": e.slide, "tils-score": e.score} for e in found])
     return found
-
-
-def on_glass(
-    generator: np.random.Generator, canvas: Canvas, margin: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a slide: the canvas with glass round it.
-
-    Args:
-        generator: Source of the glass's noise.
-        canvas: The tissue.
-        margin: Of glass on every side, in pixels.
-
-    Returns:
-        Image uint8 [H, W, 3], segmentation uint8 [H, W] (0 glass, 1 tumour, 2 stroma, 3 other), and the centres
-        float64 [n, 2] in pixels of the slide.
-    """
-    height, width = canvas.classes.shape
-    shape = (height + 2 * margin, width + 2 * margin)
-    image = (_BACKGROUND + generator.normal(0, 1, (*shape, 3))).round().clip(0, 255).astype(np.uint8)
-    segmentation = np.zeros(shape, np.uint8)
-    inside = slice(margin, margin + height), slice(margin, margin + width)
-    image[inside], segmentation[inside] = canvas.image, _SEGMENTATION[canvas.classes]
-    return image, segmentation, canvas.centres + float(margin)

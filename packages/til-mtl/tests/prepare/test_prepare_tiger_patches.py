@@ -89,7 +89,7 @@ def test_tissue_labels_are_remapped_and_counted(tiger):
         for column, value in (("other", 0), ("tumor", 1), ("stroma", 2), ("ignored", 250)):
             assert row[f"frac_{column}"] == pytest.approx((mask == value).mean(), abs=1e-6)
     assert values == {0, 1, 2, 250}
-    prepare_tiger(options(tiger, unannotated="other"))
+    prepare_tiger(options(tiger, unannotated="other", patch=128))
     stores = [load(tiger, split, task="seg") for split in ("train", "val")]
     assert not any((store.masks(range(len(store))) == 250).any() for store in stores)
 
@@ -151,29 +151,29 @@ def test_other_settings_replace_what_was_there(tiger):
 
 
 def test_a_second_run_makes_only_what_is_missing(tiger):
-    prepare_tiger(options(tiger))
+    prepare_tiger(options(tiger, patch=128))
     files = {p: p.stat().st_mtime_ns for p in (tiger.parent / "out/patches").rglob("*.png")}
-    assert prepare_tiger(options(tiger)) == 0
+    assert prepare_tiger(options(tiger, patch=128)) == 0
     assert report(tiger)["counts"] == {"regions": {"skipped": 12}, "folders": {"done": 1}}
     assert files == {p: p.stat().st_mtime_ns for p in (tiger.parent / "out/patches").rglob("*.png")}
     gone = next(iter(files))
     gone.unlink()
-    assert prepare_tiger(options(tiger)) == 0
+    assert prepare_tiger(options(tiger, patch=128)) == 0
     assert report(tiger)["counts"]["regions"] == {"skipped": 11, "done": 1}
     assert gone.is_file()
 
 
 def test_shards_and_a_last_run_equal_one_run(tiger):
-    prepare_tiger(options(tiger))
+    prepare_tiger(options(tiger, patch=128))
     root = tiger.parent / "out"
     whole = {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.png"))}
     table = (root / "manifest.csv").read_bytes()
     shutil.rmtree(root)
     for shard in ("1/2", "2/2"):
-        assert prepare_tiger(options(tiger, shard=shard)) == 0
+        assert prepare_tiger(options(tiger, patch=128, shard=shard)) == 0
         assert not (root / "manifest.csv").exists()
     assert report(tiger, "prepare-report-2-of-2")["counts"] == {"regions": {"done": 6}}
-    assert prepare_tiger(options(tiger, jobs=2)) == 0
+    assert prepare_tiger(options(tiger, patch=128, jobs=2)) == 0
     assert (root / "manifest.csv").read_bytes() == table
     assert {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.png"))} == whole
 
@@ -261,10 +261,10 @@ def test_one_bad_region_is_recorded_and_the_rest_goes_on(tiger, case, tmp_path):
 
 
 def test_boxes_that_stick_out_are_clipped_and_counted(tiger):
-    assert prepare_tiger(options(tiger)) == 0
+    assert prepare_tiger(options(tiger, patch=128)) == 0
     before = report(tiger)["clipped_boxes"]["total"]
     set_box(bbox=[-15, 60, 16, 16])(tiger)
-    assert prepare_tiger(options(tiger, cell_shape="square")) == 0
+    assert prepare_tiger(options(tiger, patch=128, cell_shape="square")) == 0
     assert abs(report(tiger)["clipped_boxes"]["total"] - before) <= 1
     assert before > 0
 
@@ -290,10 +290,10 @@ def test_settings_without_sense_are_refused_before_anything_is_written(tiger, tm
 
 
 def test_foreign_files_stay(tiger):
-    prepare_tiger(options(tiger))
+    prepare_tiger(options(tiger, patch=128))
     foreign = tiger.parent / "out/segmentation/train/img/mine.png"
     foreign.write_bytes(b"x")
-    assert prepare_tiger(options(tiger)) == 1
+    assert prepare_tiger(options(tiger, patch=128)) == 1
     assert "is not from this preparation" in report(tiger)["failed"][0]["message"]
     assert foreign.is_file()
 

@@ -101,19 +101,14 @@ def find_patches(
     folders = _locate(root, task, split, fold)
     if folders is None:
         raise DataError(_missing_folder(root, task, split, fold))
-    images, masks = (_by_stem(folder) for folder in (folders.image, folders.mask))
-    _refuse_unpaired(folders, images, masks)
-    if not images:
-        raise DataError(
-            f"{folders.image}: no patches: expected files {', '.join(SUFFIXES)} here and their masks in {folders.mask}"
-        )
+    pairs = pair_files(folders.image, folders.mask)
     found: list[PatchFile] = []
-    for name in sorted(images):
+    for name, (image, mask) in pairs.items():
         points = folders.points / f"{name}.csv"
-        slide = manifest.slides.get((task, name), "") if manifest is not None else slide_from_name(name)
-        found.append(
-            PatchFile(name, images[name], masks[name], points if points.is_file() else None, task, slide)
-        )
+        slide = slide_from_name(name)
+        if manifest is not None:
+            slide = manifest.slides.get((task, name), slide)
+        found.append(PatchFile(name, image, mask, points if points.is_file() else None, task, slide))
     return found
 
 
@@ -147,19 +142,36 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _refuse_unpaired(folders: _Folders, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
+def pair_files(image_folder: Path, mask_folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Pair images and masks of the same name up to the extension.
+
+    Args:
+        image_folder: Images.
+        mask_folder: Their masks.
+
+    Returns:
+        Name → image and mask, sorted by name.
+
+    Raises:
+        DataError: A missing or empty folder, a file without partner, two files of one name.
+    """
+    images, masks = _by_stem(image_folder), _by_stem(mask_folder)
     for having, lacking, there, what in (
-        (images, masks, folders.mask, "mask"),
-        (masks, images, folders.image, "image"),
+        (images, masks, mask_folder, "mask"),
+        (masks, images, image_folder, "image"),
     ):
         unpaired = sorted(set(having) - set(lacking))
         if unpaired:
-            first = having[unpaired[0]]
             more = f"; {len(unpaired) - 1} more lack theirs" if len(unpaired) > 1 else ""
             raise DataError(
-                f"{first}: there is no {what} {there / unpaired[0]}.*: a pair has the same name up to the "
-                f"extension{more}"
+                f"{having[unpaired[0]]}: there is no {what} {there / unpaired[0]}.*: a pair has the same name up to "
+                f"the extension{more}"
             )
+    if not images:
+        raise DataError(
+            f"{image_folder}: no patches: expected files {', '.join(SUFFIXES)} here and their masks in {mask_folder}"
+        )
+    return {name: (images[name], masks[name]) for name in sorted(images)}
 
 
 def find_run_patches(config: Config) -> dict[str, list[PatchFile]]:
@@ -177,7 +189,7 @@ def find_run_patches(config: Config) -> dict[str, list[PatchFile]]:
     Raises:
         DataError: As `find_patches`, and when the manifest puts a slide on two sides.
     """
-    root = Path() if config.data_dir is None else config.data_dir
+    root = Path.cwd() if config.data_dir is None else config.data_dir
     manifest = read_manifest(root)
     folds = {"segmentation": config.fold_seg, "detection": config.fold_det}
     found: dict[str, list[PatchFile]] = {split: [] for split in SPLITS}

@@ -1,53 +1,13 @@
-"""Single-channel tiled pyramids: tissue masks and annotated tissue of whole slides."""
+"""Rectangles of single-channel tiled TIFF files: annotated tissue of whole slides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medshared.files import atomic_open
 from til_mtl.errors import DataError
-
-
-def write_label_pyramid(
-    path: Path | str,
-    labels: np.ndarray,
-    spacing_um: float,
-    *,
-    tile_px: int = 128,
-    downsamples: Sequence[int] = (1, 4),
-) -> Path:
-    """Write labels as a tiled multi-resolution TIFF, one channel of 8 bits, without loss.
-
-    Args:
-        path: Target.
-        labels: uint8 [H, W]; the smaller levels take every k-th pixel.
-        spacing_um: µm per pixel.
-        tile_px: Edge of the file's tiles, a multiple of 16.
-        downsamples: Of the levels, beginning with 1.
-
-    Returns:
-        The path.
-    """
-    import tifffile
-
-    with atomic_open(path, "wb") as handle, tifffile.TiffWriter(handle) as out:
-        for factor in downsamples:
-            per_cm = 1e4 / (spacing_um * factor)
-            out.write(
-                np.ascontiguousarray(labels[::factor, ::factor]),
-                tile=(tile_px, tile_px),
-                photometric="minisblack",
-                compression="adobe_deflate",
-                resolution=(per_cm, per_cm),
-                resolutionunit="CENTIMETER",
-                subfiletype=0 if factor == 1 else 1,
-                metadata=None,
-            )
-    return Path(path)
 
 
 def read_label_rectangle(path: Path | str, x: int, y: int, width: int, height: int) -> np.ndarray:
@@ -105,6 +65,8 @@ def _read_tiles(page: Any, x: int, y: int, width: int, height: int) -> np.ndarra
             index = row * across + column
             handle.seek(page.dataoffsets[index])
             data = handle.read(page.databytecounts[index])
+            if len(data) < page.databytecounts[index]:
+                raise ValueError(f"the tile at ({column * tile_w}, {row * tile_h}) is cut off")
             decoded = page.decode(data, index, jpegtables=page.jpegtables)[0] if data else None
             if decoded is None:  # tiles left out of a sparse file are empty
                 continue

@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the original's names
 """The original's loss functions under their names, on one-hot labels, with the tuples that they return.
 
 ``faithful=True`` gives the original's numbers (with one-hot labels of `one_hot_label(..., faithful=True)`). By default
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,12 +28,6 @@ __all__ = [
     "one_hot_label_det",
     "one_hot_label_seg",
 ]
-
-PROBABILITY = 0.1  # below which a pixel is no detection
-SUPPRESSION_PX = 18
-HIT_RADIUS_PX = 8
-FP_TARGETS = (10, 20, 50, 100, 200, 300)  # false positives per patch
-_N_THRESHOLDS = 40
 
 
 def Class_wise_Dice_score(input: Tensor, labels: Tensor, *, faithful: bool = False) -> tuple[Tensor, ...]:
@@ -106,8 +100,8 @@ def Class_Wise_TIL_Detection_FROC(
     dice_total = 2 * sums.intersection.sum() / union.sum()
     bce = sums.bce.mean()
     dice = _class_dice(sums.intersection.sum(0), union, sums.seen, faithful)
-    found, truth = _points(input, labels)
-    return (*dice.unbind(), dice_total, bce, 1 - dice_total, bce, _froc_score(found, truth))
+    froc = _batch_froc(input, labels, running=False)
+    return (*dice.unbind(), dice_total, bce, 1 - dice_total, bce, froc)
 
 
 def Class_Wise_TIL_Detection_FROC_multi_task_learning(
@@ -134,11 +128,7 @@ def Class_Wise_TIL_Detection_FROC_multi_task_learning(
     if not chosen:
         return (0.0, 0.0) if faithful else (None, None)
     loss = _sums(input[chosen], labels[chosen]).bce.mean()
-    found, truth = _points(input[chosen], labels[chosen])
-    if not faithful:
-        return loss, _froc_score(found, truth)
-    prefixes = [_froc_score(found[:k], truth[:k]) for k in range(1, len(chosen) + 1)]
-    return loss, float(np.mean(prefixes))
+    return loss, _batch_froc(input[chosen], labels[chosen], running=faithful)
 
 
 class _Sums(NamedTuple):
@@ -169,22 +159,8 @@ def _routed(letter: str, mask_name: Sequence[str], batch_size: int | None) -> li
     return [index for index, name in enumerate(names) if name == letter]
 
 
-def _points(input: Tensor, labels: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the detections of every sample, and its cells by the same two functions, as (x, y, p)."""
-    from til_mtl.original.detection import extract_predictions, non_max_supression_distance
-
-    def extract(maps: np.ndarray) -> list[np.ndarray]:
-        return [
-            non_max_supression_distance(extract_predictions(each, PROBABILITY), SUPPRESSION_PX)
-            for each in maps
-        ]
+def _batch_froc(input: Tensor, labels: Tensor, *, running: bool) -> float:
+    from til_mtl.original.detection import batch_froc
 
     probability = input.detach().softmax(dim=1)[:, 1]
-    return extract(probability.cpu().numpy()), extract(labels[:, 1].detach().cpu().numpy())
-
-
-def _froc_score(found: list[np.ndarray], truth: list[np.ndarray]) -> float:
-    from til_mtl.original.detection import FROC, compute_froc_score
-
-    sensitivity, false_positives = FROC(found, truth, np.linspace(0, 1, _N_THRESHOLDS), HIT_RADIUS_PX)
-    return float(compute_froc_score(false_positives, sensitivity, FP_TARGETS))
+    return batch_froc(probability.cpu().numpy(), labels[:, 1].detach().cpu().numpy(), running=running)

@@ -1,8 +1,8 @@
 """The original's network classes under their names.
 
-``MTL/`` and ``STL/`` of the original each have a ``DeepLabv3Plus``, an ``ASPP`` and an ``ASPP_Bottleneck``. The pyramids
-are one class here: with two class numbers they are those of ``MTL/``, with one those of ``STL/``. ``DeepLabv3Plus`` is
-the multi-task network, ``DeepLabv3PlusSTL`` the single-task one.
+``MTL/`` and ``STL/`` of the original each have a ``DeepLabv3Plus``, an ``ASPP`` and an ``ASPP_Bottleneck``. The
+pyramids are one class here: with two class numbers they are those of ``MTL/``, with one those of ``STL/``.
+``DeepLabv3Plus`` is the multi-task network, ``DeepLabv3PlusSTL`` the single-task one.
 """
 
 from __future__ import annotations
