@@ -86,11 +86,11 @@ class Tallies:
         if self._coarse is None:
             covered = np.outer(*(np.diff([*range(0, n, self.block), n]) for n in self.size[::-1]))
             most = covered.astype(np.uint32) - self.counts[1:].sum(axis=0, dtype=np.uint32)
-            self._coarse = np.zeros(most.shape, np.uint8)
+            coarse = np.zeros(most.shape, np.uint8)
             for value in TISSUES:
-                more = self.counts[value] > most
-                self._coarse[more] = value
+                coarse[self.counts[value] > most] = value
                 np.maximum(most, self.counts[value], out=most)
+            self._coarse = coarse
         return self._coarse
 
     def bulk(self, mpp: float) -> Bulk | None:
