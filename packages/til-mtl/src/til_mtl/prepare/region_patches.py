@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medshared.files import read_json, write_json
+from medshared.leases import sidecar_path
 from medshared.tables import write_table
 from til_mtl.config import IGNORE_INDEX, TISSUES, PatchTask
 from til_mtl.data.images import write_png
@@ -88,6 +89,8 @@ def write_region(region: Region, options: PrepareOptions, record: Path) -> str:
         )
     framed = _frame(region, pixels, boxes, options)
     mpp = _spacing(region, options)
+    # From here on the files are no longer those of an earlier record, even if this is interrupted.
+    sidecar_path(record).unlink(missing_ok=True)
     rows = [
         row for task in _tasks(region, options) for row in _write_task(region, framed, task, mpp, options)
     ]
