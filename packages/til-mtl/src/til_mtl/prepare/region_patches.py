@@ -26,7 +26,7 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class PatchRow:
-    """One patch in the record of its region: the columns of the manifest but split and fold."""
+    """One patch in the record of its region: the manifest's columns but split and fold, and the cell centres."""
 
     patch: str
     task: PatchTask
@@ -40,6 +40,7 @@ class PatchRow:
     frac_tumor: float
     frac_stroma: float
     frac_ignored: float
+    points: list[list[float]]
 
 
 class _Framed(NamedTuple):
@@ -95,7 +96,7 @@ def write_region(region: Region, options: PrepareOptions, record: Path) -> str:
         row for task in _tasks(region, options) for row in _write_task(region, framed, task, mpp, options)
     ]
     _remove_old(record, options.out, {(row.task, row.patch) for row in rows})
-    content = {"region": region.name, "slide": region.place.slide, "clipped_boxes": clipped, "patches": rows}
+    content = {"region": region.name, "slide": region.place.slide, "clipped_boxes": clipped}
     write_json(record, {**content, "patches": [asdict(row) for row in rows]})
     warning = f"; {clipped} cell boxes stick out of the region and are clipped" if clipped else ""
     return f"{len(rows)} patches{warning}"
@@ -188,7 +189,7 @@ def _write_task(
             _write_patch(options.out, task, name, framed.image[tile], mask[tile], points)
             x, y = framed.x + left, framed.y + top
             shares = _shares(tissue[tile])
-            yield PatchRow(name, task, x, y, edge, edge, mpp, len(points), *shares)
+            yield PatchRow(name, task, x, y, edge, edge, mpp, len(points), *shares, points.tolist())
 
 
 def _patch_name(place: RegionName, left: int, top: int) -> str:
@@ -209,10 +210,11 @@ def _write_patch(
         )
 
 
-def _shares(tissue: np.ndarray) -> tuple[float, ...]:
+def _shares(tissue: np.ndarray) -> tuple[float, float, float, float]:
     """Return the shares of other, tumour, stroma and of pixels without label."""
     counts = np.bincount(tissue.ravel(), minlength=256) / tissue.size
-    return (*(round(float(counts[k]), 6) for k in range(len(TISSUES))), round(float(counts[IGNORE_INDEX]), 6))
+    other, tumor, stroma, ignored = (round(float(counts[k]), 6) for k in (*range(len(TISSUES)), IGNORE_INDEX))
+    return other, tumor, stroma, ignored
 
 
 def _remove_old(record: Path, out: Path, kept: set[tuple[str, str]]) -> None:
