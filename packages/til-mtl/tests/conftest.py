@@ -110,9 +110,7 @@ def toy_network(monkeypatch: pytest.MonkeyPatch):
     """Let the trainer build toy networks."""
     from til_mtl import trainer
 
-    monkeypatch.setattr(
-        trainer, "build_network", lambda config, allow_download=False: ToyNetwork(config.task)
-    )
+    monkeypatch.setattr(trainer, "build_network", lambda config, allow_download=False: ToyNetwork(config.task))
     return ToyNetwork
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshared.files import read_json
+from til_mtl.data.tiger import RegionName, parse_region_name
 from til_mtl.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
-_ROI_NAME = re.compile(r"(?P<slide>.+)_\[(?P<box>-?\d+, *-?\d+, *-?\d+, *-?\d+)\]")
 _TRUTH = {1: 0, 2: 1, 6: 1, 3: 2, 4: 2, 5: 2, 7: 2}  # label → 0 tumour, 1 stroma, 2 rest; 0 is not annotated
 NOT_ANNOTATED = 255
 
@@ -169,22 +168,23 @@ class Predictions:
             points = read_points(file)
             points[:, :2] *= 1000 / self.mpp
             return points
-        slide, (x1, y1, x2, y2) = self._place(name, ".json")
-        file = self.folder / slide / "detected-lymphocytes.json"
+        place = self._place(name, ".json")
+        file = self.folder / place.slide / "detected-lymphocytes.json"
         if not file.is_file():
             raise DataError(f"{file}: missing, and there is no {name}.json either; predict this region, too")
         points = read_points(file)
-        scale = self._slide_facts(slide)["mpp_level0"]
-        points[:, :2] = points[:, :2] * 1000 / scale - (x1, y1)
-        inside = (points[:, :2] >= 0).all(axis=1) & (points[:, 0] < x2 - x1) & (points[:, 1] < y2 - y1)
+        scale = self._slide_facts(place.slide)["mpp_level0"]
+        points[:, :2] = points[:, :2] * 1000 / scale - (place.x, place.y)
+        inside = ((points[:, :2] >= 0) & (points[:, :2] < (place.width, place.height))).all(axis=1)
         return points[inside]
 
-    def _place(self, name: str, suffix: str) -> tuple[str, tuple[int, int, int, int]]:
-        match = _ROI_NAME.fullmatch(name)
-        if match is None:
-            raise DataError(f"{self.folder / (name + suffix)}: no such prediction of an annotated region")
-        x1, y1, x2, y2 = (int(each) for each in match["box"].split(","))
-        return match["slide"], (x1, y1, x2, y2)
+    def _place(self, name: str, suffix: str) -> RegionName:
+        try:
+            return parse_region_name(name)
+        except DataError as error:
+            raise DataError(
+                f"{self.folder / (name + suffix)}: no such prediction of an annotated region"
+            ) from error
 
     def _slide_facts(self, slide: str) -> dict[str, Any]:
         return _read_json(self.folder / slide / "slide.json")
@@ -193,13 +193,13 @@ class Predictions:
         """Cut a region from a slide's map; pixels of another size are taken by the nearest."""
         from medshared.slides import open_slide
 
-        slide, (x1, y1, _, _) = self._place(name, ".png")
-        file = self.folder / slide / "segmentation.tif"
+        place = self._place(name, ".png")
+        file = self.folder / place.slide / "segmentation.tif"
         if not file.is_file():
             raise DataError(f"{file}: missing, and there is no {name}.png either; predict this region, too")
-        step = float(self._slide_facts(slide)["level0_px"])
-        columns = ((np.arange(size[0]) + x1 + 0.5) / step).astype(int)
-        rows = ((np.arange(size[1]) + y1 + 0.5) / step).astype(int)
+        step = float(self._slide_facts(place.slide)["level0_px"])
+        columns = ((np.arange(size[0]) + place.x + 0.5) / step).astype(int)
+        rows = ((np.arange(size[1]) + place.y + 0.5) / step).astype(int)
         corner, extent = (columns[0], rows[0]), (columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
         with open_slide(file, fast=False) as opened:
             labels = opened.read_level(corner, 0, extent)[..., 0]

@@ -78,7 +78,7 @@ def test_imagenet_from_the_cache_or_random_with_a_warning(tmp_path, monkeypatch,
     network = build_network(config)
     assert not asked
     assert "not in the caches of torch and Hugging Face); the encoder starts from random" in caplog.text
-    build_network(config, download=True)
+    build_network(config, allow_download=True)
     assert asked == [SMALL]
     assert "(no route to host); the encoder starts from random" in caplog.text
     path = tmp_path / "imagenet.pth"

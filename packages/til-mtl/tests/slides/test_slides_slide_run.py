@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from medshared.batch import EmptyResultError
 from medshared.slides import SlideError, open_slide, write_label_pyramid, write_pyramid
 from til_mtl.errors import DataError
+from til_mtl.leaderboard import evaluate_l1
 from til_mtl.peaks import find_peaks
 from til_mtl.slides.slide_run import RESULTS, clear_results, score_slide
 from til_mtl.til_score import STROMA, score_map
@@ -233,3 +235,28 @@ def test_clearing_leaves_other_files(tmp_path):
 
 def test_stroma_is_the_challenges_value():
     assert STROMA == 2
+
+
+def test_regions_of_slides_can_be_scored_by_leaderboard_1(slide, masks, pixels, options, tmp_path):
+    """What is predicted for a slide, cut to its regions, is what is predicted for the regions."""
+    chosen = options(conf=0.3, nms=6.0)
+    score_slide(slide, masks / "a_tissue.tif", chosen.out / "a", chosen, colour_rule)
+    labels, cells = expected_maps(pixels)
+    peaks = find_peaks(cells, 0.3, 6.0)
+    truth = tmp_path / "truth"
+    (truth / "masks").mkdir(parents=True)
+    images, annotations = [], []
+    for number, (x1, y1, x2, y2) in enumerate([(40, 60, 240, 190), (180, 300, 420, 520)]):
+        name = f"a_[{x1}, {y1}, {x2}, {y2}]"
+        Image.fromarray(labels[y1:y2, x1:x2]).save(truth / "masks" / f"{name}.png")
+        images.append({"id": number, "file_name": f"{name}.png", "width": x2 - x1, "height": y2 - y1})
+        inside = peaks[(peaks[:, 0] >= x1) & (peaks[:, 0] < x2) & (peaks[:, 1] >= y1) & (peaks[:, 1] < y2)]
+        annotations += [
+            {"image_id": number, "bbox": [x - x1 - 8, y - y1 - 8, 16, 16]} for x, y, _ in inside.tolist()
+        ]
+    content = {"images": images, "annotations": annotations, "categories": []}
+    (truth / "tiger-coco.json").write_text(json.dumps(content))
+    metrics = evaluate_l1(chosen.out, truth, 0.5, 8, tmp_path / "l1")
+    assert [metrics["dice"][tissue] for tissue in ("tumour", "stroma", "rest")] == [1.0, 1.0, 1.0]
+    assert metrics["froc"]["score"] == 1.0
+    assert metrics["froc"]["n_predictions"] == metrics["froc"]["n_truth"] == len(annotations) > 10

@@ -14,12 +14,12 @@ from til_mtl.models.encoder_weights import download_imagenet_file, find_imagenet
 logger = logging.getLogger(__name__)
 
 
-def build_network(config: Config, *, download: bool = False) -> TilNetwork:
+def build_network(config: Config, *, allow_download: bool = False) -> TilNetwork:
     """Build the network of a run and give its encoder the configured starting weights.
 
     Args:
         config: The run's configuration; ``pretrained`` is a checkpoint of the encoder, ``imagenet`` or ``none``.
-        download: Fetch ImageNet weights that the caches lack; without it (or when it fails) the encoder
+        allow_download: Fetch ImageNet weights that the caches lack; without it (or when it fails) the encoder
             starts from random weights, with a warning.
 
     Raises:
@@ -33,7 +33,7 @@ def build_network(config: Config, *, download: bool = False) -> TilNetwork:
             "" if not config.freeze_encoder else " and stays there, because freeze_encoder is true",
         )
     elif config.pretrained == "imagenet":
-        _load_imagenet(network, download)
+        _load_imagenet(network, allow_download)
     else:
         load_encoder(network, Path(config.pretrained))
     return network
@@ -57,11 +57,11 @@ def assemble_network(config: Config) -> TilNetwork:
     return SingleTaskDeepLabv3Plus(classes, config.task, **options)
 
 
-def _load_imagenet(network: TilNetwork, download: bool) -> None:
+def _load_imagenet(network: TilNetwork, allow_download: bool) -> None:
     encoder = network.encoder_name
     path = find_imagenet_file(encoder)
     reason = "they are not in the caches of torch and Hugging Face"
-    if path is None and download:
+    if path is None and allow_download:
         try:
             path = download_imagenet_file(encoder)
         except CheckpointError as error:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from til_mtl.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
+    from til_mtl.config import Task
     from til_mtl.slides.options import SlideOptions
 
 
@@ -123,7 +126,9 @@ def load_model(options: SlideOptions) -> SlideModel:
         raise CheckpointError("give --checkpoint: a run's best.pt, or a checkpoint of the original")
     device = select_device(options.device)
     networks, normalizations = [], []
-    files = [(options.checkpoint, None if options.det_checkpoint is None else "seg")]
+    files: list[tuple[Path, Task | None]] = [
+        (options.checkpoint, None if options.det_checkpoint is None else "seg")
+    ]
     if options.det_checkpoint is not None:
         files.append((options.det_checkpoint, "det"))
     for path, task in files:
