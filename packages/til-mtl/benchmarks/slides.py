@@ -198,7 +198,7 @@ def bench_shares(path: Path, folder: Path, device: str, precision: str) -> None:
         tiles_per_second=n / seconds["total"],
         network_tiles_per_second=n / seconds["network"],
         seconds=seconds["total"],
-        seconds_waiting_for_tiles=seconds["reading"],
+        seconds_network_waits_for_tiles=seconds["reading"],
         **{f"share_{name}": value / total for name, value in parts.items()},
         bottleneck=max(parts, key=lambda name: parts[name]),
     )

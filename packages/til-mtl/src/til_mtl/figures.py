@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # RGB of other, tumour, stroma; readable for people who do not tell red from green.
 COLOURS = np.array([[180, 180, 180], [213, 94, 0], [0, 114, 178]], dtype=np.uint8)
-TRUE_CELL, FOUND_CELL = "#00b050", "#111111"
+TRUE_CELL, FOUND_CELL = "#00e676", "#ffd400"  # both stand out on dark nuclei
 
 
 def tissue_overlay(
@@ -62,9 +62,13 @@ def draw_patches(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 axis.imshow(row["image"])
                 colour = TRUE_CELL if key == "truth" else FOUND_CELL
                 # Points count from the corner of a pixel, pictures from its centre.
-                shift = 0.5 if key == "truth" else 0.0
                 axis.scatter(
-                    value[:, 0] - shift, value[:, 1] - shift, s=14, facecolors="none", edgecolors=colour
+                    value[:, 0] - 0.5,
+                    value[:, 1] - 0.5,
+                    s=34,
+                    linewidths=1.4,
+                    facecolors="none",
+                    edgecolors=colour,
                 )
             axis.set(xticks=[], yticks=[])
     for axis, title in zip(axes[0], ("image", "annotated", "predicted"), strict=True):

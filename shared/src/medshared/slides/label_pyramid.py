@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from medshared.files import atomic_open
 from medshared.slides.writing import _check, _Positioned
@@ -64,6 +64,7 @@ def write_label_pyramid(
     if min(width, height) < levels[-1]:
         raise ValueError(f"labels of {width} x {height} px are too few for a downsample of {levels[-1]}")
     path = Path(path)
+    options: dict[str, Any] = {"tile": (tile_px, tile_px), "compression": compression, "maxworkers": workers}
     with atomic_open(path, "wb") as handle, contextlib.ExitStack() as spools:
         big = width * height > _LARGEST_CLASSIC
         with tifffile.TiffWriter(_Positioned(handle), bigtiff=big) as out:  # pyright: ignore[reportArgumentType]
@@ -72,22 +73,20 @@ def write_label_pyramid(
                 if following is not None:
                     spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
                     reduced = _Every(following // factor, width // factor, spool)
-                per_cm = None if spacing_um is None else 1e4 / (spacing_um * factor)
-                out.write(
-                    _tiles(rows, width // factor, height // factor, tile_px, reduced),
-                    shape=(height // factor, width // factor),
-                    dtype="uint8",
-                    photometric="minisblack",
-                    tile=(tile_px, tile_px),
-                    compression=compression,
-                    resolution=None if per_cm is None else (per_cm, per_cm),
-                    resolutionunit=None if per_cm is None else "CENTIMETER",
-                    subfiletype=0 if factor == 1 else 1,
-                    metadata=None,
-                    maxworkers=workers,
-                )
+                tiles = _tiles(rows, width // factor, height // factor, tile_px, reduced)
+                shape = (height // factor, width // factor)
+                out.write(tiles, shape=shape, **_tags(spacing_um, factor), **options)
                 rows = reduced.rows if reduced is not None else rows
     return path
+
+
+def _tags(spacing_um: float | None, factor: int) -> dict[str, Any]:
+    tags: dict[str, Any] = {"dtype": "uint8", "photometric": "minisblack", "metadata": None}
+    tags["subfiletype"] = 0 if factor == 1 else 1
+    if spacing_um is not None:
+        per_cm = 1e4 / (spacing_um * factor)
+        tags |= {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
+    return tags
 
 
 def _source(

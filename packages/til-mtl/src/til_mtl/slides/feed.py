@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from til_mtl.peaks import Candidates, StripPeaks, no_candidates
-from til_mtl.slides.strips import Strip, StripReader
+from til_mtl.slides.strips import Strip, StripReader, one_ahead
 from til_mtl.slides.tallies import Tallies
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class StripFeed:
         self, reader: StripReader, options: SlideOptions, spool: ProbabilitySpool | None = None
     ) -> None:
         """Start above the first row."""
-        self._strips: Iterator[Strip] = iter(reader)
+        self._strips = one_ahead(iter(reader))
         self._width = reader.plan.size[0]
         self._clock, self._spool = reader.clock, spool
         self._peaks = StripPeaks(self._width, options.conf, options.nms)
@@ -85,7 +84,10 @@ class StripFeed:
     def rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return rows of the segmentation; they are asked for once, in order."""
         while self._next < stop:
-            self._take(next(self._strips))
+            started = time.perf_counter()
+            strip = next(self._strips)
+            self._clock.waiting += time.perf_counter() - started
+            self._take(strip)
         block = np.concatenate(self._held) if len(self._held) != 1 else self._held[0]
         self._held, self._first = [block[stop - self._first :]], stop
         return block[: len(block) - (self._next - stop)]

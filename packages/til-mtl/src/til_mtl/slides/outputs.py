@@ -113,7 +113,7 @@ def write_tissue_geojson(path: Path, tallies: Tallies, level0_px: float) -> Path
     contours: list[Contour] = []
     properties: list[dict[str, Any]] = []
     for value in TISSUES:
-        found = TissueMask(coarse == value, (scale, scale)).contours(_SPECK * scale**2)
+        found = TissueMask(coarse == value, (scale, scale)).contours(_SPECK * scale**2, _SPECK * scale**2)
         contours += found
         named = {"name": QUPATH_NAMES[value], "color": list(COLOURS[value])}
         properties += [{"classification": named, "isLocked": True}] * len(found)

@@ -54,6 +54,9 @@ def write_slide_page(
         )
     report.section("How it was made")
     seconds = facts["seconds_in"]
-    report.table([{"step": step, "seconds": value} for step, value in seconds.items()], "Where the time went")
+    report.table(
+        [{"step": step, "seconds": value} for step, value in seconds.items()],
+        "Where the time went; reading and network pass beside the other steps",
+    )
     report.config(settings, "Settings")
     return report.write(path)

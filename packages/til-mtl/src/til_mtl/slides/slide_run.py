@@ -164,7 +164,7 @@ def map_slide(
         if spool is not None:
             spool.write(folder, plan.size, plan.mpp)
     passed = time.perf_counter() - started
-    clock.writing += passed - clock.reading - clock.network - clock.peaks
+    clock.writing += passed - clock.waiting - clock.peaks
     return SlideMaps(plan, feed.tallies, feed.cells(), reader.n_tiles)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class Tallies:
 
     Attributes:
         block: Edge of a block in pixels of the map, a power of two.
-        counts: int64 ``[4, h, w]``, pixels of every value in every block (background is not counted).
+        counts: uint32 ``[4, h, w]``, pixels of every value in every block (background is not counted).
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -57,6 +58,7 @@ class Tallies:
         self._columns = np.arange(0, size[0], self.block)
         height = -(-size[1] // self.block)
         self.counts = np.zeros((4, height, len(self._columns)), np.uint32)
+        self._coarse: NDArray[np.uint8] | None = None
 
     def add(self, strip: Strip) -> None:
         """Count a strip."""
@@ -64,12 +66,16 @@ class Tallies:
             return
         rows = np.arange(strip.top, strip.top + strip.height)
         first = np.flatnonzero(np.diff(rows // self.block, prepend=-1))
+        start = strip.top // self.block
         for value in TISSUES:
-            found = (strip.segmentation == value).astype(np.uint32)
-            by_column = np.add.reduceat(found, self._columns, axis=1) if self.block > 1 else found
-            by_block = np.add.reduceat(by_column, first, axis=0)
-            start = strip.top // self.block
+            # Whole rows first, in bytes (blocks are far below 255 px): many times faster than adding neighbours.
+            found = (strip.segmentation == value).view(np.uint8)
+            by_row = np.stack(
+                [found[a:b].sum(axis=0, dtype=np.uint8) for a, b in itertools.pairwise([*first, len(found)])]
+            )
+            by_block = np.add.reduceat(by_row, self._columns, axis=1, dtype=np.uint32)
             self.counts[value, start : start + len(first)] += by_block
+        self._coarse = None
 
     def pixels(self, value: int) -> int:
         """Return the pixels of a value."""
@@ -77,9 +83,15 @@ class Tallies:
 
     def coarse_map(self) -> NDArray[np.uint8]:
         """Return the most frequent value of every block, uint8 [h, w]; background where most of it is."""
-        covered = np.outer(*(np.diff([*range(0, n, self.block), n]) for n in self.size[::-1]))
-        background = covered - self.counts[1:].sum(axis=0, dtype=np.int64)
-        return np.concatenate([background[None], self.counts[1:]]).argmax(axis=0).astype(np.uint8)
+        if self._coarse is None:
+            covered = np.outer(*(np.diff([*range(0, n, self.block), n]) for n in self.size[::-1]))
+            most = covered.astype(np.uint32) - self.counts[1:].sum(axis=0, dtype=np.uint32)
+            coarse = np.zeros(most.shape, np.uint8)
+            for value in TISSUES:
+                coarse[self.counts[value] > most] = value
+                np.maximum(most, self.counts[value], out=most)
+            self._coarse = coarse
+        return self._coarse
 
     def bulk(self, mpp: float) -> Bulk | None:
         """Return the tumour bulk, the alpha hull of the tumour.
