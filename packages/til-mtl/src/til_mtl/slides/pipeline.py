@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from medshared.batch import Outcome, Task, run_batch, write_batch_report
+from medshared.batch import NotYetError, Outcome, Task, run_batch, write_batch_report
 from medshared.files import read_json, sha256_file
 from medshared.leases import sidecar_path
 from medshared.tables import write_table
@@ -117,8 +117,8 @@ class _Once:
 
     def __call__(self) -> SlideModel:
         with self._lock:
-            if self.error is not None:
-                raise self.error
+            if self.error is not None:  # said once; the run is about to end
+                raise NotYetError("the network cannot be loaded")
             if self._model is None:
                 try:
                     self._model = self._factory()
