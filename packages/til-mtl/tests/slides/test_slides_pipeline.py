@@ -175,3 +175,8 @@ def test_bad_arguments_are_named(tmp_path, folder, options):
     shutil.copy(folder / "a.tif", folder / "a.tiff")
     with pytest.raises(DataError, match=r"several slides of one name \(a\.tif, a\.tiff\)"):
         find_slides(folder)
+
+
+def test_masks_beside_the_slides_are_no_slides(folder, masks):
+    shutil.copy(masks / "a_tissue.tif", folder)
+    assert [file.stem for file in find_slides(folder)] == ["a", "b", "blank", "cut", "nompp"]

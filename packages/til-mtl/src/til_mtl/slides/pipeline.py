@@ -92,6 +92,10 @@ def find_slides(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no slides here; expected files ending in {', '.join(SLIDE_SUFFIXES)}")
     stems = [file.stem for file in found]
+    # Masks may lie beside the slides.
+    masks = {f"{stem}_tissue" for stem in stems}
+    found = [file for file in found if file.stem not in masks]
+    stems = [file.stem for file in found]
     doubled = [file.name for file in found if stems.count(file.stem) > 1]
     if doubled:
         raise DataError(
