@@ -110,7 +110,9 @@ def toy_network(monkeypatch: pytest.MonkeyPatch):
     """Let the trainer build toy networks."""
     from til_mtl import trainer
 
-    monkeypatch.setattr(trainer, "build_network", lambda config, download=False: ToyNetwork(config.task))
+    monkeypatch.setattr(
+        trainer, "build_network", lambda config, allow_download=False: ToyNetwork(config.task)
+    )
     return ToyNetwork
 
 

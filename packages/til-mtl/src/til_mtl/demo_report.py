@@ -160,6 +160,14 @@ def write_demo_report(
     report.figure(files["bland_altman"], "Their difference against their mean")
     report.figure(files["froc"], "Sensitivity against false positives per mm² on validation patches")
     _add_slides(report, content, parts)
+    _add_comparison(report, content)
+    report.section("What needs no learning")
+    report.table([{"baseline": key, "value": value} for key, value in baseline.items()])
+    return report.write(output / "report.html")
+
+
+def _add_comparison(report: Report, content: Mapping[str, Any]) -> None:
+    """Show both sides on validation patches and on slides."""
     report.section("Multi-task against single-task")
     report.table(shown_table(content["comparison"]), caption="95 % intervals from resampling slides")
     sides = [
@@ -178,9 +186,6 @@ def write_demo_report(
     report.table(
         [{"network": task, **effort} for task, effort in content["effort"].items()], caption="Effort"
     )
-    report.section("What needs no learning")
-    report.table([{"baseline": key, "value": value} for key, value in baseline.items()])
-    return report.write(output / "report.html")
 
 
 def _add_slides(report: Report, content: Mapping[str, Any], parts: DemoParts) -> None:

@@ -62,10 +62,9 @@ def draw_patches(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 axis.imshow(row["image"])
                 colour = TRUE_CELL if key == "truth" else FOUND_CELL
                 # Points count from the corner of a pixel, pictures from its centre.
-                shift = 0.5 if key == "truth" else 0.0
                 axis.scatter(
-                    value[:, 0] - shift,
-                    value[:, 1] - shift,
+                    value[:, 0] - 0.5,
+                    value[:, 1] - 0.5,
                     s=34,
                     linewidths=1.4,
                     facecolors="none",

@@ -85,7 +85,7 @@ class Trainer:
         )
         seed_everything(config.seed_everything, deterministic=config.deterministic)
         torch.backends.cudnn.benchmark = config.benchmark
-        self.network = build_network(config, download=options.download)
+        self.network = build_network(config, allow_download=options.download)
         self.weighting = UncertaintyWeighting() if self._learns_weights else None
         self.progress = Progress()
         self._place()

@@ -79,7 +79,25 @@ def test_missing_val_is_taken_from_train_by_slide(patch_root):
     assert any(other != found for other in others)
 
 
-def test_test_and_val_shares_are_taken_apart(patch_root):
+def test_a_task_without_val_follows_the_other(patch_root):
+    for patch in find_patches(patch_root, "detection", "val"):
+        for path, kind in ((patch.image, "img"), (patch.mask, "mask")):
+            path.rename(patch_root / "detection/train" / kind / path.name)
+    shutil.rmtree(patch_root / "detection/val")
+    found = find_run_patches(Config(data_dir=patch_root, val_split=0.5))
+    assert {p.slide for p in found["val"] if p.task == "detection"} == {"slide9"}
+    assert {p.slide for p in found["train"]} == {"slide0", "slide1"}
+
+
+def test_a_manifest_tells_slides_and_names_do_where_it_is_silent(patch_root):
+    first = find_patches(patch_root, "segmentation", "train")[0]
+    rows = f"patch,task,split,slide\n{first.name},segmentation,train,TCGA-1\n"
+    (patch_root / "manifest.csv").write_text(rows)
+    found = find_run_patches(Config(data_dir=patch_root))["train"]
+    assert [p.slide for p in found[:3]] == ["TCGA-1", "slide0", "slide0"]
+
+
+def test_no_share_takes_nothing(patch_root):
     for task in ("segmentation", "detection"):
         shutil.rmtree(patch_root / task / "val")
     found = find_run_patches(Config(data_dir=patch_root, task="seg", val_split=0.0))

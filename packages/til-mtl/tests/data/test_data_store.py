@@ -81,3 +81,12 @@ def test_faithful_reads_masks_as_the_original(stores, patch_root):
     Image.fromarray(labels).save(path)
     assert set(np.unique(stores().masks([0]))) == {0, 2}
     assert set(np.unique(stores(faithful=True).masks([0]))) == {0, 1, 2}
+
+
+def test_resizing_is_told_once(stores, patch_root, caplog):
+    stores()
+    assert "resized" not in caplog.text
+    config = Config(data_dir=patch_root, img_size=(32, 32), num_workers=1)
+    store = PatchStore(find_run_patches(config)["train"], config)
+    assert caplog.text.count("16 x 16 pixels, resized to img_size 32 x 32") == 1
+    assert store.images([0]).shape == (1, 32, 32, 3)

@@ -39,6 +39,15 @@ def test_a_timm_encoder_trains_and_freezes(name):
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
 
 
+def test_norms_that_replace_frozen_ones_stay_frozen():
+    network = SingleTaskDeepLabv3Plus(2, "det", encoder="resnet18")
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(network).train()
+    norms = [m for m in converted.get_submodule("encoder").modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert norms
+    assert not any(module.training for module in norms)
+    assert converted.get_submodule("decoder_bn1").training
+
+
 @pytest.mark.parametrize("name", ["resnet18", SMALL, "convnext_atto"])
 def test_stages_of_timm_encoders_are_consecutive_parts(name):
     parts = build_encoder(name)

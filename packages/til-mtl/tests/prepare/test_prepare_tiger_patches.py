@@ -163,6 +163,33 @@ def test_a_second_run_makes_only_what_is_missing(tiger):
     assert gone.is_file()
 
 
+def test_a_region_cut_short_is_made_again(tiger, monkeypatch):
+    """A full disk in the middle: the region fails without a record, and the next run makes all of it."""
+    from til_mtl.prepare import region_patches
+
+    write, calls = region_patches.write_png, []
+
+    def fail_late(path, array):
+        calls.append(path)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, array)
+
+    monkeypatch.setattr(region_patches, "write_png", fail_late)
+    assert prepare_tiger(options(tiger)) == 1
+    assert report(tiger)["failed"][0]["message"].startswith("[Errno 28]")
+    assert len(manifest(tiger)) == 44
+    assert not list((tiger.parent / "out").rglob("*.tmp"))
+    assert prepare_tiger(options(tiger)) == 0
+    assert report(tiger)["counts"]["regions"] == {"done": 1, "skipped": 11}
+    assert len(manifest(tiger)) == 48
+    # Another patch size gives some patches the same names; cut short, it must not pass for the first one.
+    calls.clear()
+    assert prepare_tiger(options(tiger, patch=96)) == 1
+    assert prepare_tiger(options(tiger)) == 0
+    assert {Image.open(p).size for p in (tiger.parent / "out/segmentation").rglob("*.png")} == {(64, 64)}
+
+
 def test_shards_and_a_last_run_equal_one_run(tiger):
     prepare_tiger(options(tiger, patch=128))
     root = tiger.parent / "out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from til_mtl.config import Config
 from til_mtl.data.folders import PatchFile
 from til_mtl.data.images import read_image, read_mask, read_size
 from til_mtl.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 TASK_CODES = {"segmentation": 0, "detection": 1}
 MAX_THREADS = 20
@@ -57,6 +60,7 @@ class PatchStore:
         self._images: np.ndarray | None = None
         self._masks: np.ndarray | None = None
         self._points: dict[int, np.ndarray] = {}
+        self._tell_resizing()
         if config.cache == "memory":
             self._fill_memory()
         elif config.cache == "disk" and self.files:
@@ -114,6 +118,20 @@ class PatchStore:
         if index not in self._points:
             self._points[index] = self._find_points(self.files[index], index)
         return self._points[index]
+
+    def _tell_resizing(self) -> None:
+        """Say so if patches are resized: a network sees cells of another size than was meant."""
+        if not self.files:
+            return
+        try:
+            stored = read_size(self.files[0].image)
+        except DataError:  # reading it says so
+            return
+        if stored != tuple(self.size):
+            logger.warning(
+                "%s: %d x %d pixels, resized to img_size %d x %d like all patches of another size",
+                self.files[0].image, *stored, *self.size,
+            )  # fmt: skip
 
     def _find_points(self, file: PatchFile, index: int) -> np.ndarray:
         if file.task == "segmentation":

@@ -61,10 +61,11 @@ class TilNetwork(nn.Module, ABC):
         parts = build_encoder(encoder)
         for name, module in parts.modules.items():
             self.add_module(name, module)
-        # A plain tuple, so that the modules are not registered (and saved) a second time.
-        self._frozen = tuple(module for stage in self.frozen_stages for module in parts.stages[stage])
-        for module in self._frozen:
-            module.requires_grad_(False)
+        frozen = {id(module) for stage in self.frozen_stages for module in parts.stages[stage]}
+        # Names and not modules: converting norms for several GPUs puts others in their places.
+        self._frozen = tuple(name for name, module in self.named_modules() if id(module) in frozen)
+        for name in self._frozen:
+            self.get_submodule(name).requires_grad_(False)
         self.layer4 = make_layer(Bottleneck, parts.channels[1], channels=512, num_blocks=3, dilation=2)
         self.low_level_channels = parts.channels[0]
 
@@ -72,8 +73,8 @@ class TilNetwork(nn.Module, ABC):
         """Set the mode; norms of frozen stages stay in evaluation mode with ``freeze_bn``."""
         super().train(mode)
         if self.freeze_bn:
-            for module in self._frozen:
-                module.eval()
+            for name in self._frozen:
+                self.get_submodule(name).eval()
         return self
 
     @property

@@ -13,7 +13,6 @@ from typing import Any
 from medshared.files import atomic_open, write_json
 from medshared.tables import read_table, write_table
 from til_mtl.data.manifest import MANIFEST, SPLITS
-from til_mtl.data.store import read_points
 from til_mtl.data.tiger import source_of
 from til_mtl.errors import DataError
 from til_mtl.prepare.folds import TEST_FOLD
@@ -67,11 +66,20 @@ def manifest_rows(
     return sorted(rows.values(), key=lambda row: (row["task"] != "segmentation", row["patch"]))
 
 
-def assemble(rows: Sequence[Mapping[str, Any]], options: PrepareOptions) -> str:
+def patch_points(records: Iterable[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+    """Return the cell centres of every detection patch, (x, y) in pixels of it."""
+    patches = (patch for record in records for patch in record["patches"] if patch["task"] == "detection")
+    return {patch["patch"]: patch["points"] for patch in patches}
+
+
+def assemble(
+    rows: Sequence[Mapping[str, Any]], points: Mapping[str, list[list[float]]], options: PrepareOptions
+) -> str:
     """Fill the training folders, then write ``points.json`` and, last, ``manifest.csv``.
 
     Args:
         rows: Of the manifest.
+        points: Of the detection patches.
         options: ``out``, ``fold``, ``folds`` and ``all_folds``.
 
     Returns:
@@ -89,7 +97,7 @@ def assemble(rows: Sequence[Mapping[str, Any]], options: PrepareOptions) -> str:
             pool = pool_folder(out, task, kind)
             for target, names in _targets(out / task, kind, mine, options).items():
                 _fill(target, pool, names, suffix, known)
-    write_json(out / POINTS, _points(rows, out))
+    write_json(out / POINTS, dict(sorted(points.items())))
     write_table(out / MANIFEST, rows)
     counts = [f"{sum(row['split'] == split for row in rows)} {split}" for split in SPLITS]
     return ", ".join(counts)
@@ -166,13 +174,3 @@ def _earlier_patches(out: Path) -> set[str]:
     if not path.is_file():
         return set()
     return set(read_table(path, ())["patch"].tolist())
-
-
-def _points(rows: Sequence[Mapping[str, Any]], out: Path) -> dict[str, list[list[float]]]:
-    """Return the cell centres of every detection patch."""
-    found: dict[str, list[list[float]]] = {}
-    for row in rows:
-        if row["task"] == "detection":
-            path = pool_folder(out, "detection", "points") / f"{row['patch']}.csv"
-            found[row["patch"]] = read_points(path, (row["width"], row["height"])).tolist()
-    return found

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medshared.files import read_json, write_json
+from medshared.leases import sidecar_path
 from medshared.tables import write_table
 from til_mtl.config import IGNORE_INDEX, TISSUES, PatchTask
 from til_mtl.data.images import write_png
@@ -25,7 +26,7 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class PatchRow:
-    """One patch in the record of its region: the columns of the manifest but split and fold."""
+    """One patch in the record of its region: the manifest's columns but split and fold, and the cell centres."""
 
     patch: str
     task: PatchTask
@@ -39,6 +40,7 @@ class PatchRow:
     frac_tumor: float
     frac_stroma: float
     frac_ignored: float
+    points: list[list[float]]
 
 
 class _Framed(NamedTuple):
@@ -88,11 +90,13 @@ def write_region(region: Region, options: PrepareOptions, record: Path) -> str:
         )
     framed = _frame(region, pixels, boxes, options)
     mpp = _spacing(region, options)
+    # From here on the files are no longer those of an earlier record, even if this is interrupted.
+    sidecar_path(record).unlink(missing_ok=True)
     rows = [
         row for task in _tasks(region, options) for row in _write_task(region, framed, task, mpp, options)
     ]
     _remove_old(record, options.out, {(row.task, row.patch) for row in rows})
-    content = {"region": region.name, "slide": region.place.slide, "clipped_boxes": clipped, "patches": rows}
+    content = {"region": region.name, "slide": region.place.slide, "clipped_boxes": clipped}
     write_json(record, {**content, "patches": [asdict(row) for row in rows]})
     warning = f"; {clipped} cell boxes stick out of the region and are clipped" if clipped else ""
     return f"{len(rows)} patches{warning}"
@@ -185,7 +189,7 @@ def _write_task(
             _write_patch(options.out, task, name, framed.image[tile], mask[tile], points)
             x, y = framed.x + left, framed.y + top
             shares = _shares(tissue[tile])
-            yield PatchRow(name, task, x, y, edge, edge, mpp, len(points), *shares)
+            yield PatchRow(name, task, x, y, edge, edge, mpp, len(points), *shares, points.tolist())
 
 
 def _patch_name(place: RegionName, left: int, top: int) -> str:
@@ -206,10 +210,11 @@ def _write_patch(
         )
 
 
-def _shares(tissue: np.ndarray) -> tuple[float, ...]:
+def _shares(tissue: np.ndarray) -> tuple[float, float, float, float]:
     """Return the shares of other, tumour, stroma and of pixels without label."""
     counts = np.bincount(tissue.ravel(), minlength=256) / tissue.size
-    return (*(round(float(counts[k]), 6) for k in range(len(TISSUES))), round(float(counts[IGNORE_INDEX]), 6))
+    other, tumor, stroma, ignored = (round(float(counts[k]), 6) for k in (*range(len(TISSUES)), IGNORE_INDEX))
+    return other, tumor, stroma, ignored
 
 
 def _remove_old(record: Path, out: Path, kept: set[tuple[str, str]]) -> None:

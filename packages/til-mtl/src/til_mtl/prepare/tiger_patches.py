@@ -17,7 +17,7 @@ from medshared.batch import Outcome, Task, attempt, run_batch, write_batch_repor
 from medshared.files import read_json, write_json
 from medshared.leases import Shard
 from til_mtl.data.manifest import MANIFEST
-from til_mtl.prepare.assemble import assemble, manifest_rows
+from til_mtl.prepare.assemble import assemble, manifest_rows, patch_points
 from til_mtl.prepare.folds import assign_folds
 from til_mtl.prepare.options import PrepareOptions, add_prepare_options, options_from_arguments
 from til_mtl.prepare.region_patches import missing_files, read_record, write_region
@@ -123,8 +123,8 @@ def _assemble(records: Sequence[Path], folds: Mapping[str, int], options: Prepar
     """Fill the training folders; that is quick, and done anew every time."""
 
     def work() -> str:
-        rows = manifest_rows((read_record(record) for record in records), folds, options.fold)
-        return assemble(rows, options)
+        contents = [read_record(record) for record in records]
+        return assemble(manifest_rows(contents, folds, options.fold), patch_points(contents), options)
 
     task = Task("training folders", options.out / MANIFEST, lambda: {"records": len(records)}, work)
     outcome = attempt("folders", task, again=True)
