@@ -153,12 +153,13 @@ def test_a_missing_mask_fails_that_slide_alone(folder, masks, options):
     assert "no b_tissue.tif" in states.loc["b", "message"]
 
 
-def test_a_network_that_cannot_be_loaded_is_no_slides_fault(options):
+def test_a_network_that_cannot_be_loaded_is_no_slides_fault(folder, options, caplog):
     def factory():
         raise CheckpointError("best.pt: damaged")
 
     with pytest.raises(CheckpointError, match="damaged"):
-        run_slides(options(), factory)
+        run_slides(options(slides=folder, masks=None), factory)
+    assert caplog.text.count("damaged") == 1
 
 
 def test_bad_arguments_are_named(tmp_path, folder, options):
@@ -174,3 +175,8 @@ def test_bad_arguments_are_named(tmp_path, folder, options):
     shutil.copy(folder / "a.tif", folder / "a.tiff")
     with pytest.raises(DataError, match=r"several slides of one name \(a\.tif, a\.tiff\)"):
         find_slides(folder)
+
+
+def test_masks_beside_the_slides_are_no_slides(folder, masks):
+    shutil.copy(masks / "a_tissue.tif", folder)
+    assert [file.stem for file in find_slides(folder)] == ["a", "b", "blank", "cut", "nompp"]

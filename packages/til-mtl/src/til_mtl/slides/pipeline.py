@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from medshared.batch import Outcome, Task, run_batch, write_batch_report
+from medshared.batch import NotYetError, Outcome, Task, run_batch, write_batch_report
 from medshared.files import read_json, sha256_file
 from medshared.leases import sidecar_path
 from medshared.tables import write_table
@@ -92,6 +92,10 @@ def find_slides(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no slides here; expected files ending in {', '.join(SLIDE_SUFFIXES)}")
     stems = [file.stem for file in found]
+    # Masks may lie beside the slides.
+    masks = {f"{stem}_tissue" for stem in stems}
+    found = [file for file in found if file.stem not in masks]
+    stems = [file.stem for file in found]
     doubled = [file.name for file in found if stems.count(file.stem) > 1]
     if doubled:
         raise DataError(
@@ -117,8 +121,8 @@ class _Once:
 
     def __call__(self) -> SlideModel:
         with self._lock:
-            if self.error is not None:
-                raise self.error
+            if self.error is not None:  # said once; the run is about to end
+                raise NotYetError("the network cannot be loaded")
             if self._model is None:
                 try:
                     self._model = self._factory()

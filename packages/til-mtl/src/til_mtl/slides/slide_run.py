@@ -183,7 +183,7 @@ def slide_facts(
     path: Path, maps: SlideMaps, options: SlideOptions, faults: FaultList, clock: Clock, level0_mpp: float
 ) -> dict[str, Any]:
     """Return the row of the table, and what stands behind it."""
-    score, reason = _score(maps, options)
+    score, reason = _score(path.stem, maps, options)
     mm2 = maps.plan.mpp**2 / 1e6
     tallies = maps.tallies
     areas = {value: tallies.pixels(value) * mm2 for value in (TUMOR, STROMA, OTHER)}
@@ -217,7 +217,7 @@ def slide_facts(
     }
 
 
-def _score(maps: SlideMaps, options: SlideOptions) -> tuple[TilScore, str]:
+def _score(name: str, maps: SlideMaps, options: SlideOptions) -> tuple[TilScore, str]:
     """Count what the score is made of; the reason says why there is none, or what was done differently."""
     on_stroma = maps.cells.value == STROMA
     stroma_px, reason = maps.tallies.pixels(STROMA), ""
@@ -233,7 +233,7 @@ def _score(maps: SlideMaps, options: SlideOptions) -> tuple[TilScore, str]:
     )
     if stroma_px == 0:
         reason = "No stroma was found: the slide has no TIL score."
-        logger.warning("no stroma was found: the slide has no TIL score and is left out of statistics")
+        logger.warning("%s: no stroma was found: no TIL score, and left out of statistics", name)
     return score, reason
 
 
