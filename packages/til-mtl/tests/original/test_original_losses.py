@@ -32,7 +32,9 @@ def _check(found, golden, case: str, names, mode: str, suffix: str = "", rel: fl
         if expected is None:
             assert value is None or math.isnan(value)
         else:
-            assert float(value) == pytest.approx(expected, rel=rel, abs=1e-9), name
+            assert float(torch.as_tensor(value, dtype=torch.float64).detach()) == pytest.approx(
+                expected, rel=rel, abs=1e-9
+            ), name
 
 
 @pytest.mark.parametrize("mode", ["original", "corrected"])
