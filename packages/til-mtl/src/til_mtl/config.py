@@ -107,9 +107,7 @@ class Config(BaseModel):
     limit_val_batches: Limit = 1.0  # the same for validation
     limit_test_batches: Limit = 1.0  # the same for the test set
     overfit_batches: Limit = 0.0  # train and validate on the same few batches
-    fast_dev_run: bool | int = (
-        False  # that many batches of one epoch, without checkpoints, to see that all works
-    )
+    fast_dev_run: bool | int = False  # that many batches of one epoch, without checkpoints, as a trial
 
     # --- machine
     device: str | None = None  # new: auto, cpu, cuda, cuda:N, mps; null = from gpus, accelerator and devices
