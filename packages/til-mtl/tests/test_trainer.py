@@ -219,3 +219,37 @@ def test_a_run_of_the_original_is_continued(toy_keys, toy_network, tmp_path, mon
             assert torch.equal(found["exp_avg"], moments["state"][index]["exp_avg"])
     options = RunOptions(resume_from_checkpoint=tmp_path / "epoch=1-step=5.ckpt")
     assert run(toy_keys, tmp_path / "more", options)[0]["steps"] == 9
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_network_computes_in_the_precision_asked_for(toy_keys, tmp_path, precision, kind):
+    trainer = trainer_of(toy_keys, tmp_path, precision=precision)
+    batch = next(trainer.batches.epoch(0, skip=0, limit=1, device=trainer.fabric.device))
+    maps = trainer.maps(batch)
+    assert maps.seg is not None
+    assert maps.seg.dtype == kind
+    loss, _, _ = trainer.loss(maps, batch)
+    assert loss.dtype == torch.float32
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.network.parameters())
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_channels_last_is_the_same_run(toy_keys, tmp_path, precision):
+    found = [
+        run(toy_keys, tmp_path / str(last), channels_last=last, precision=precision)[1]
+        for last in (False, True)
+    ]
+    for a, b in zip(*found, strict=True):
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-2 if precision == "bf16" else 1e-4)
+
+
+def test_compiling_compiles_what_the_steps_call(toy_keys, tmp_path, monkeypatch):
+    calls = []
+
+    def compiled(function):
+        return lambda *arguments: calls.append(function.__name__) or function(*arguments)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    run(toy_keys, tmp_path, compile=True, max_epochs=1, limit_test_batches=0)
+    assert set(calls) == {"maps"}
+    assert len(calls) == 2 + 3 + 2 + 2  # sanity, training, validation, and that of the best weights

@@ -106,10 +106,9 @@ class Trainer:
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = self.fabric.setup_module(self.network)
-        for method in ("maps", "decode", "encode"):
-            self.model.mark_forward_method(method)
+        self._maps, self._decode = self.network.maps, self.network.decode
         if config.compile:
-            self.network.compile()
+            self._maps, self._decode = torch.compile(self._maps), torch.compile(self._decode)
         groups: list[dict[str, Any]] = [{"params": [p for p in self.model.parameters() if p.requires_grad]}]
         if self.weighting is not None:
             self.weighting.to(self.fabric.device)
@@ -137,12 +136,14 @@ class Trainer:
 
     def maps(self, batch: Batch) -> Maps:
         """Run the network over a batch."""
-        if batch.features is not None:
-            return self.model.decode(batch.features, batch.size)
-        images = batch.images
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.model.maps(images)
+        # Fabric wraps `forward` alone into its precision.
+        with self.fabric.autocast():
+            if batch.features is not None:
+                return self._decode(batch.features, batch.size)
+            images = batch.images
+            if self.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            return self._maps(images)
 
     def loss(self, maps: Maps, batch: Batch) -> tuple[Tensor, TissueTerms | None, CellTerms | None]:
         """Return the step's loss and the terms of both tasks; a task without a patch in the batch is null."""
