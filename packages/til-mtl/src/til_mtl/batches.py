@@ -138,7 +138,7 @@ def _with_images(
         pin_memory=config.pin_memory,
     )
     for batch in loaded:
-        yield Batch(batch.images, batch.masks, torch.from_numpy(store.tasks[batch.indices]), batch.indices)
+        yield Batch(*batch)
 
 
 def _with_features(

@@ -396,5 +396,15 @@ class Trainer:
 
 
 def _rows(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the kept rows; all of them without a copy."""
-    return values if bool(keep.all()) else values[keep]
+    """Return the kept rows; all of them without a copy.
+
+    Args:
+        values: Of every sample of the batch.
+        keep: On the CPU.
+    """
+    if bool(keep.all()):
+        return values
+    rows = keep.nonzero().squeeze(1)
+    if values.is_cuda:  # a copy from ordinary memory would wait for everything that the GPU has still to do
+        rows = rows.pin_memory().to(values.device, non_blocking=True)
+    return values.index_select(0, rows)
