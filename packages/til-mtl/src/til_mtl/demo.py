@@ -27,7 +27,9 @@ PATCH_PX = 64
 SLIDE_MARGIN_PX = 8
 STEPS_AN_EPOCH, EPOCHS = 20, 7
 # One region a patch, as many small regions of the download have it; a quarter of the slides validates.
-DRAWN = TigerSettings(patch_px=PATCH_PX, region_px=PATCH_PX, tissue_regions=208, cell_regions=208)
+DRAWN = TigerSettings(
+    patch_px=PATCH_PX, region_px=PATCH_PX, tissue_regions=208, cell_regions=208, tissue_px=(416, 320)
+)
 FOLDS = 4
 
 
