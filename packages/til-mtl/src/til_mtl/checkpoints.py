@@ -126,7 +126,7 @@ def restore_state(trainer: Trainer, path: Path) -> None:
     weights = {str(key).removeprefix("net."): value for key, value in state["state_dict"].items()}
     try:
         trainer.network.load_state_dict(weights)
-        trainer.optimizer.load_state_dict(state["optimizer_states"][0])
+        trainer.optimizer.load_state_dict(_optimizer_state(trainer, state))
     except (RuntimeError, ValueError) as error:
         message = str(error).splitlines()[0]
         raise CheckpointError(
@@ -148,6 +148,29 @@ def restore_state(trainer: Trainer, path: Path) -> None:
     elif not trainer.run.has_checkpoint("best"):  # the best weights so far stayed in the other run's folder
         trainer.progress.best_value = math.nan
     restore_rng(state["rng"])
+
+
+def _optimizer_state(trainer: Trainer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what this trainer's Adam takes of a checkpoint.
+
+    The original gives Adam all parameters of the network, this package only those that are trained.
+
+    Raises:
+        ValueError: The number of parameters is that of neither.
+    """
+    saved = state["optimizer_states"][0]
+    if "progress" in state:
+        return saved
+    parameters = list(trainer.network.parameters())
+    trained = [index for index, each in enumerate(parameters) if each.requires_grad]
+    n = sum(len(group["params"]) for group in saved["param_groups"])
+    if n not in (len(parameters), len(trained)):
+        raise ValueError(f"its optimiser has {n} parameters, the network {len(parameters)}")
+    rows = trained if n == len(parameters) else range(n)
+    own = trainer.optimizer.state_dict()
+    moments = {new: saved["state"][old] for new, old in enumerate(rows) if old in saved["state"]}
+    # Rate and decay are this run's.
+    return {"state": moments, "param_groups": own["param_groups"]}
 
 
 def _check_course(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from til_mtl.config import Config
+if TYPE_CHECKING:
+    from til_mtl.config import Config
 
 
 def limited(n: int, limit: float | int) -> int:

@@ -303,12 +303,16 @@ class Trainer:
         self.run.log_metrics(row)
         sink.log(row | {"seconds": progress.seconds}, progress.global_step)
 
+    def _check_monitor(self, validated: Mapping[str, float]) -> None:
+        metric = self.config.monitor
+        if metric not in validated:
+            raise TrainingError(f"monitor: unknown value {metric!r}; expected one of {', '.join(validated)}")
+
     def _keep_best(self, validated: Mapping[str, float]) -> None:
         metric, progress = self.config.monitor, self.progress
         if not validated or not self.config.enable_checkpointing:
             return
-        if metric not in validated:
-            raise TrainingError(f"monitor: unknown value {metric!r}; expected one of {', '.join(validated)}")
+        self._check_monitor(validated)
         value, best = validated[metric], progress.best_value
         if math.isnan(value):
             logger.warning("%s is undefined in epoch %d", metric, progress.epoch)
@@ -340,7 +344,7 @@ class Trainer:
             and not self.progress.global_step
             and not self.config.fast_dev_run
         ):
-            self.evaluate("val", self.config.num_sanity_val_steps)
+            self._check_monitor(self.evaluate("val", self.config.num_sanity_val_steps)[0])
         while self.progress.epoch < epochs and not self._is_over():
             with torch.autograd.set_detect_anomaly(self.config.detect_anomaly):
                 self.train_epoch(stop, sink)
