@@ -147,11 +147,13 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Run slides through the networks and score them."""
+    """Run slides through the networks and score them, or regions for leaderboard 1."""
     from til_mtl.slides.options import slide_options
     from til_mtl.slides.pipeline import run_slides
+    from til_mtl.slides.regions import run_regions
 
-    return run_slides(slide_options(arguments))
+    options = slide_options(arguments)
+    return run_slides(options) if options.regions is None else run_regions(options)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
