@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from til_mtl.limits import parse_duration
+
 Task = Literal["mtl", "seg", "det"]
 PatchTask = Literal["segmentation", "detection"]
 TASKS: dict[str, tuple[PatchTask, ...]] = {
@@ -148,6 +150,8 @@ class Config(BaseModel):
                 )
             if self.augment != "none":
                 raise ValueError("cache_features needs augment: none: an augmented patch is new every time")
+        if self.max_time is not None:
+            parse_duration(self.max_time)
         if self.sampling == "balanced" and self.task == "mtl" and self.batch_size < 2:
             raise ValueError("sampling: balanced needs a batch_size of at least 2, one patch of each task")
         return self

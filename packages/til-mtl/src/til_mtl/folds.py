@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ def write_fold_summary(folder: Path, results: Mapping[int, Mapping[str, Any]]) -
     summary: dict[str, Any] = {}
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
-        keys = [key for key in of_set[0] if key not in ("fold", "set")]
-        summary[name] = {key: fold_summary([row[key] for row in of_set]) for key in keys}
+        # A fold without patches of a task has no value for it.
+        keys = dict.fromkeys(key for row in of_set for key in row if key not in ("fold", "set"))
+        summary[name] = {key: fold_summary([_number(row.get(key)) for row in of_set]) for key in keys}
         logger.info(
             "%s over %d folds: %s",
             name,
@@ -45,3 +47,8 @@ def write_fold_summary(folder: Path, results: Mapping[int, Mapping[str, Any]]) -
         )
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _number(value: float | None) -> float:
+    """Return a value, NaN where a file says that it is not defined."""
+    return math.nan if value is None else value

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from til_mtl.config import Config
 from til_mtl.errors import TrainingError
+
+if TYPE_CHECKING:
+    from til_mtl.config import Config
 
 
 def limited(n: int, limit: float | int) -> int:

@@ -315,12 +315,16 @@ class Trainer:
         self.run.log_metrics(row)
         sink.log(row | {"seconds": progress.seconds}, progress.global_step)
 
+    def _check_monitor(self, validated: Mapping[str, float]) -> None:
+        metric = self.config.monitor
+        if metric not in validated:
+            raise TrainingError(f"monitor: unknown value {metric!r}; expected one of {', '.join(validated)}")
+
     def _keep_best(self, validated: Mapping[str, float]) -> None:
         metric, progress = self.config.monitor, self.progress
         if not validated or not self._keeps_checkpoints:
             return
-        if metric not in validated:
-            raise TrainingError(f"monitor: unknown value {metric!r}; expected one of {', '.join(validated)}")
+        self._check_monitor(validated)
         value, best = validated[metric], progress.best_value
         if math.isnan(value):
             logger.warning("%s is undefined in epoch %d", metric, progress.epoch)
@@ -348,11 +352,11 @@ class Trainer:
             logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
         config = self.config
         epochs = 1 if config.fast_dev_run else config.max_epochs
-        if config.num_sanity_val_steps and not self.progress.global_step and not config.fast_dev_run:
-            n = self.limit("val")
-            self.evaluate(
-                "val", n if config.num_sanity_val_steps < 0 else min(config.num_sanity_val_steps, n)
-            )
+        n = self.limit("val")
+        if config.num_sanity_val_steps >= 0:
+            n = min(n, config.num_sanity_val_steps)
+        if n and not self.progress.global_step and not config.fast_dev_run:
+            self._check_monitor(self.evaluate("val", n)[0])
         finished = self.progress.epoch >= epochs or self._is_over() or not self._n_batches()
         while not finished:
             with torch.autograd.set_detect_anomaly(config.detect_anomaly):
