@@ -14,10 +14,7 @@ from til_mtl.config import Config
 from til_mtl.run_data import load_run_data
 from til_mtl.trainer import RunOptions, Trainer
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="training on a GPU needs CUDA"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def trainer_of(keys: dict, folder, **changes) -> Trainer:

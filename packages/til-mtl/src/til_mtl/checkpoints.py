@@ -127,8 +127,7 @@ def restore_state(trainer: Trainer, path: Path) -> None:
     weights = {str(key).removeprefix("net."): value for key, value in state["state_dict"].items()}
     try:
         trainer.network.load_state_dict(weights)
-        moments = state["optimizer_states"][0]
-        trainer.optimizer.load_state_dict(moments if "progress" in state else _trainable(trainer, moments))
+        trainer.optimizer.load_state_dict(_optimizer_state(trainer, state))
     except (RuntimeError, ValueError) as error:
         message = str(error).splitlines()[0]
         raise CheckpointError(
@@ -152,28 +151,6 @@ def restore_state(trainer: Trainer, path: Path) -> None:
     restore_rng(state["rng"])
 
 
-def _trainable(trainer: Trainer, moments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the original optimiser's state without the frozen parameters, which it lists, too.
-
-    Args:
-        trainer: Its network names the same parameters in the same order.
-        moments: ``state_dict`` of the original's Adam.
-
-    Raises:
-        ValueError: The parameters are not those of the network.
-    """
-    parameters = list(trainer.network.parameters())
-    listed = [index for group in moments["param_groups"] for index in group["params"]]
-    trained = [p for p in parameters if p.requires_grad]
-    if len(listed) not in (len(parameters), len(trained)):
-        raise ValueError(f"its optimiser has {len(listed)} parameters, the network {len(parameters)}")
-    named = parameters if len(listed) == len(parameters) else trained
-    kept = [index for index, p in zip(listed, named, strict=True) if p.requires_grad]
-    options = {key: value for key, value in trainer.optimizer.param_groups[0].items() if key != "params"}
-    moved = {index: moments["state"][index] for index in kept if index in moments["state"]}
-    return {"state": moved, "param_groups": [options | {"params": kept}]}
-
-
 def _finished(state: Mapping[str, Any]) -> tuple[int, int, int]:
     """Return epochs, batches of the next epoch, and steps that a checkpoint of the original has behind it.
 
@@ -184,6 +161,29 @@ def _finished(state: Mapping[str, Any]) -> tuple[int, int, int]:
     steps = max((int(moment["step"]) for moment in moments), default=int(state["global_step"]))
     named = int(state["global_step"]) < steps
     return int(state["epoch"]) + named, 0, steps
+
+
+def _optimizer_state(trainer: Trainer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what this trainer's Adam takes of a checkpoint.
+
+    The original gives Adam all parameters of the network, this package only those that are trained.
+
+    Raises:
+        ValueError: The number of parameters is that of neither.
+    """
+    saved = state["optimizer_states"][0]
+    if "progress" in state:
+        return saved
+    parameters = list(trainer.network.parameters())
+    trained = [index for index, each in enumerate(parameters) if each.requires_grad]
+    n = sum(len(group["params"]) for group in saved["param_groups"])
+    if n not in (len(parameters), len(trained)):
+        raise ValueError(f"its optimiser has {n} parameters, the network {len(parameters)}")
+    rows = trained if n == len(parameters) else range(n)
+    own = trainer.optimizer.state_dict()
+    moments = {new: saved["state"][old] for new, old in enumerate(rows) if old in saved["state"]}
+    # Rate and decay are this run's.
+    return {"state": moments, "param_groups": own["param_groups"]}
 
 
 def _check_course(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

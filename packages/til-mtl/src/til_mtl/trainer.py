@@ -352,10 +352,11 @@ class Trainer:
             logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
         config = self.config
         epochs = 1 if config.fast_dev_run else config.max_epochs
-        if config.num_sanity_val_steps and not self.progress.global_step and not config.fast_dev_run:
-            n = self.limit("val")
-            steps = n if config.num_sanity_val_steps < 0 else min(config.num_sanity_val_steps, n)
-            self._check_monitor(self.evaluate("val", steps)[0])
+        n = self.limit("val")
+        if config.num_sanity_val_steps >= 0:
+            n = min(n, config.num_sanity_val_steps)
+        if n and not self.progress.global_step and not config.fast_dev_run:
+            self._check_monitor(self.evaluate("val", n)[0])
         finished = self.progress.epoch >= epochs or self._is_over() or not self._n_batches()
         while not finished:
             with torch.autograd.set_detect_anomaly(config.detect_anomaly):
