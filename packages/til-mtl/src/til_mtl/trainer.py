@@ -66,10 +66,11 @@ class Trainer:
     def __init__(self, config: Config, data: RunData, run: RunDirectory, options: RunOptions) -> None:
         self.config, self.data, self.run, self.options = config, data, run, options
         device = choose_device(config)
+        self.precision = resolve_precision(config.precision, device)
         self.fabric = Fabric(
             accelerator=device.type,
             devices=[device.index] if device.index is not None else 1,
-            precision=resolve_precision(config.precision, device),  # type: ignore[arg-type]
+            precision=self.precision,  # type: ignore[arg-type]
         )
         seed_everything(config.seed_everything, deterministic=config.deterministic)
         torch.backends.cudnn.benchmark = config.benchmark
@@ -102,7 +103,7 @@ class Trainer:
             # Decay would pull the learned weights towards 1.
             groups.append({"params": list(self.weighting.parameters()), "weight_decay": 0.0})
         # Fused Adam unscales float16 gradients inside its step, where they can no longer be clipped.
-        clips_scaled = config.precision == "16" and bool(config.gradient_clip_val)
+        clips_scaled = self.precision == "16-mixed" and bool(config.gradient_clip_val)
         fused = self.fabric.device.type in ("cpu", "cuda") and not clips_scaled
         adam = torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
         self.optimizer: Any = self.fabric.setup_optimizers(adam)
