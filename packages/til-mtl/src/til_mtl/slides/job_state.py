@@ -1,15 +1,16 @@
-"""What jobs over many slides or regions share: one model for all threads, and what a result depends on."""
+"""What jobs over many slides or pictures share: finding them, one model for all threads, proof of what is done."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medshared.batch import NotYetError, Outcome
+from medshared.batch import NotYetError, Outcome, Task, run_batch, write_batch_report
 from medshared.files import read_json, sha256_file
 from til_mtl.errors import DataError
 from til_mtl.slides.maps import SlideModel, load_model
@@ -65,6 +66,63 @@ class ModelOnce:
             return self._model
 
 
+def find_files(path: Path, suffixes: Collection[str], what: str, besides: str | None = None) -> list[Path]:
+    """Return the files of a folder sorted by name, or the one file.
+
+    Args:
+        path: Folder or file.
+        suffixes: Endings in small letters.
+        what: "slide" or "picture", for messages.
+        besides: Ending of the names of files that belong to others, such as masks beside slides.
+
+    Raises:
+        DataError: None there, or two of one name.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such {what} or folder of {what}s")
+    found = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and not file.is_dir()
+    )
+    if not found:
+        raise DataError(f"{path}: no {what}s here; expected files ending in {', '.join(suffixes)}")
+    if besides is not None:
+        others = {f"{file.stem}{besides}" for file in found}
+        found = [file for file in found if file.stem not in others]
+    stems = Counter(file.stem for file in found)
+    doubled = [file.name for file in found if stems[file.stem] > 1]
+    if doubled:
+        raise DataError(
+            f"{path}: several {what}s of one name ({', '.join(doubled[:6])}); their results would collide"
+        )
+    return found
+
+
+def run_tasks(tasks: Sequence[Task], options: SlideOptions, model: ModelOnce) -> int:
+    """Do the tasks and write the report.
+
+    Args:
+        tasks: One an item.
+        options: Shard, jobs, and the folder of the report.
+        model: What the tasks share.
+
+    Returns:
+        Exit code: 1 when an item failed.
+
+    Raises:
+        Exception: What went wrong when the model was made, which is no item's fault.
+    """
+    shard = options.shard
+    outcomes = run_batch("predict", tasks, shard=shard, jobs=options.jobs, again=options.again)
+    if model.error is not None:
+        raise model.error
+    part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
+    return write_batch_report(options.out / f"predict-report{part}.json", outcomes)
+
+
 def file_stamp(path: Path) -> list[float]:
     """Return size and time of a file: enough to notice another one without reading gigabytes."""
     state = path.stat()
@@ -83,13 +141,6 @@ def _checkpoints(options: SlideOptions) -> list[Path]:
 @cache
 def _checksum(path: Path) -> str:
     return sha256_file(path)
-
-
-def report_path(options: SlideOptions) -> Path:
-    """Return the file of this job's report."""
-    shard = options.shard
-    part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
-    return options.out / f"predict-report{part}.json"
 
 
 def reported(out: Path) -> dict[str, tuple[str, str]]:

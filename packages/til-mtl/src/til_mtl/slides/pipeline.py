@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from medshared.batch import Task, run_batch, write_batch_report
+from medshared.batch import Task
 from medshared.files import read_json
 from medshared.leases import sidecar_path
 from medshared.tables import write_table
@@ -17,9 +17,10 @@ from til_mtl.slides.job_state import (
     ModelFactory,
     ModelOnce,
     file_stamp,
+    find_files,
     network_checksums,
-    report_path,
     reported,
+    run_tasks,
 )
 from til_mtl.slides.options import SlideOptions
 from til_mtl.slides.slide_run import DONE, clear_results, score_slide
@@ -65,10 +66,7 @@ def run_slides(options: SlideOptions, network_factory: ModelFactory | None = Non
     _check_overrides(options, slides)
     model = ModelOnce(options, network_factory)
     tasks = [_task(slide, options, model) for slide in slides]
-    outcomes = run_batch("predict", tasks, shard=options.shard, jobs=options.jobs, again=options.again)
-    if model.error is not None:  # no slide's fault
-        raise model.error
-    code = write_batch_report(report_path(options), outcomes)
+    code = run_tasks(tasks, options, model)
     write_tables(options.out, slides)
     return code
 
@@ -79,28 +77,7 @@ def find_slides(path: Path) -> list[Path]:
     Raises:
         DataError: No slide there, or two of one name.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such slide or folder of slides")
-    found = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in SLIDE_SUFFIXES and not file.name.startswith(".")
-    )
-    if not found:
-        raise DataError(f"{path}: no slides here; expected files ending in {', '.join(SLIDE_SUFFIXES)}")
-    stems = [file.stem for file in found]
-    # Masks may lie beside the slides.
-    masks = {f"{stem}_tissue" for stem in stems}
-    found = [file for file in found if file.stem not in masks]
-    stems = [file.stem for file in found]
-    doubled = [file.name for file in found if stems.count(file.stem) > 1]
-    if doubled:
-        raise DataError(
-            f"{path}: several slides of one name ({', '.join(doubled[:6])}); their results would collide"
-        )
-    return found
+    return find_files(path, SLIDE_SUFFIXES, "slide", besides="_tissue")
 
 
 def _check_overrides(options: SlideOptions, slides: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medshared.batch import Task, run_batch, write_batch_report
+from medshared.batch import Task
 from medshared.leases import sidecar_path
 from medshared.tables import write_table
 from til_mtl.data.images import SUFFIXES, read_image, read_labels, write_png
@@ -24,9 +24,10 @@ from til_mtl.slides.job_state import (
     ModelFactory,
     ModelOnce,
     file_stamp,
+    find_files,
     network_checksums,
-    report_path,
     reported,
+    run_tasks,
 )
 from til_mtl.slides.maps import SlideModel, label_map, run_model
 from til_mtl.slides.options import SlideOptions
@@ -74,10 +75,7 @@ def run_regions(options: SlideOptions, network_factory: ModelFactory | None = No
         )
     model = ModelOnce(options, network_factory)
     tasks = [_task(picture, options, model) for picture in pictures]
-    outcomes = run_batch("predict", tasks, shard=options.shard, jobs=options.jobs, again=options.again)
-    if model.error is not None:  # no picture's fault
-        raise model.error
-    code = write_batch_report(report_path(options), outcomes)
+    code = run_tasks(tasks, options, model)
     write_region_table(options.out, pictures)
     return code
 
@@ -88,25 +86,7 @@ def find_pictures(path: Path) -> list[Path]:
     Raises:
         DataError: No picture there, or two of one name.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such picture or folder of pictures")
-    found = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if not found:
-        hint = "; give the folder images in it" if (path / "images").is_dir() else ""
-        raise DataError(f"{path}: no pictures here; expected files ending in {', '.join(SUFFIXES)}{hint}")
-    stems = [file.stem for file in found]
-    doubled = [file.name for file in found if stems.count(file.stem) > 1]
-    if doubled:
-        raise DataError(
-            f"{path}: several pictures of one name ({', '.join(doubled[:6])}); their results would collide"
-        )
-    return found
+    return find_files(path, SUFFIXES, "picture")
 
 
 def map_picture(
