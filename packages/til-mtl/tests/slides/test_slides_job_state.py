@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from medshared.batch import NotYetError
-from til_mtl.slides.job_state import ModelOnce, file_stamp, find_files, reported
+from til_mtl.slides.job_state import ModelOnce, file_stamp, find_files, reported, write_until_settled
 
 from .conftest import colour_rule
 
@@ -17,7 +17,7 @@ def test_links_that_lead_nowhere_are_found_so_that_they_are_recorded(tmp_path):
     (tmp_path / "b.PNG").symlink_to(tmp_path / "gone.png")
     (tmp_path / ".c.png").write_bytes(b"")
     (tmp_path / "d.png").mkdir()
-    assert [file.name for file in find_files(tmp_path, (".png",), "picture")] == ["a.png", "b.PNG"]
+    assert [file.name for file in find_files(tmp_path, (".png",), "picture", tmp_path)] == ["a.png", "b.PNG"]
 
 
 def test_the_model_is_made_once_for_all_threads(options):
@@ -48,6 +48,17 @@ def test_a_model_that_cannot_be_made_is_tried_once(options):
     with pytest.raises(NotYetError):
         model()
     assert isinstance(model.error, OSError)
+
+
+def test_tables_are_written_again_when_something_was_finished_meanwhile():
+    done, tables = {"a"}, []
+
+    def write(state):
+        tables.append(state)
+        done.add("b")  # by another job, while this one wrote
+
+    write_until_settled(lambda: set(done), write)
+    assert tables == [{"a"}, {"a", "b"}]
 
 
 def test_another_file_has_another_stamp(tmp_path):
