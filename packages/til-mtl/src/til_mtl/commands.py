@@ -9,7 +9,8 @@ from typing import Any
 
 from medshared.command_line import RunInterruptedError
 from medshared.configuration import load_config, load_yaml_or_json
-from til_mtl.config import TASKS, Config
+from medshared.process import StopSignal
+from til_mtl.config import Config
 from til_mtl.errors import DataError
 from til_mtl.flags import config_mapping, warn_ignored
 
@@ -28,6 +29,9 @@ def read_config(arguments: argparse.Namespace, changes: dict[str, Any] | None = 
     """
     mapping: dict[str, Any] = load_yaml_or_json(arguments.config) if arguments.config else {}
     label = str(arguments.config) if arguments.config else "command line"
+    asked = getattr(arguments, "task", None)
+    if asked is not None and mapping.get("task", asked) != asked:
+        logger.warning("%s has task: %s, but this trains %s", label, mapping["task"], asked)
     return load_config(Config, mapping | config_mapping(arguments) | (changes or {}), label=label)
 
 
@@ -42,9 +46,13 @@ def train(arguments: argparse.Namespace) -> int:
     config = read_config(arguments, changes)
     if arguments.test:
         return _test(config, arguments)
+    if arguments.ckpt_path is not None:
+        raise ValueError(
+            "--ckpt_path is the checkpoint of --test; --resume_from_checkpoint continues training"
+        )
     if arguments.folds:
         return _train_folds(config, arguments)
-    _train_one(config, _folder(config, arguments), arguments)
+    _train_one(config, _folder(config, arguments), arguments, None)
     return 0
 
 
@@ -58,7 +66,9 @@ def _folder(config: Config, arguments: argparse.Namespace) -> Path:
     return next_version(config.log_dir)
 
 
-def _train_one(config: Config, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _train_one(
+    config: Config, folder: Path, arguments: argparse.Namespace, stop: StopSignal | None
+) -> dict[str, Any]:
     from til_mtl.trainer import RunOptions
     from til_mtl.training import train_run
 
@@ -69,29 +79,26 @@ def _train_one(config: Config, folder: Path, arguments: argparse.Namespace) -> d
         return read_json(folder / "results.json")
     checkpoint = getattr(arguments, "resume_from_checkpoint", None)
     options = RunOptions(arguments.resume, checkpoint, arguments.download)
-    return train_run(config, folder, options)
-
-
-def fold_config(config: Config, fold: int) -> Config:
-    """Return the configuration of fold k: the folders ``fold<k>`` of the tasks that it trains."""
-    keys = {"segmentation": "fold_seg", "detection": "fold_det"}
-    return config.model_copy(update={keys[task]: f"fold{fold}" for task in TASKS[config.task]})
+    return train_run(config, folder, options, stop=stop)
 
 
 def _train_folds(config: Config, arguments: argparse.Namespace) -> int:
-    from til_mtl.folds import write_fold_summary
+    from til_mtl.folds import fold_config, write_fold_summary
 
     root = _folder(config, arguments)
     failed, done = [], {}
-    for fold in arguments.folds:
-        folder = root / f"fold{fold}"
-        try:
-            done[fold] = _train_one(fold_config(config, fold), folder, arguments)
-        except RunInterruptedError:
-            raise
-        except (OSError, ValueError, RuntimeError) as error:
-            logger.error("%s failed: %s", folder, error)
-            failed.append(str(folder))
+    with StopSignal() as stop:
+        for fold in arguments.folds:
+            folder = root / f"fold{fold}"
+            if stop.requested:
+                raise RunInterruptedError(f"stopped by {stop.name} before {folder}; --resume continues")
+            try:
+                done[fold] = _train_one(fold_config(config, fold), folder, arguments, stop)
+            except RunInterruptedError:
+                raise
+            except (OSError, ValueError, RuntimeError) as error:
+                logger.error("%s failed: %s", folder, error)
+                failed.append(str(folder))
     if done:
         write_fold_summary(root, done)
     if failed:

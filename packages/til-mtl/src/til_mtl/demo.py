@@ -35,6 +35,7 @@ DRAWN = TigerSettings(
     region_px=PATCH_PX,
     tissue_regions=208,
     cell_regions=208,
+    tissue_px=(416, 320),
     held_out_px=2 * (PATCH_PX - SLIDE_MARGIN_PX),
 )
 FOLDS = 4
@@ -151,20 +152,30 @@ def one_thread() -> Iterator[None]:
 
 
 def clear_output(output: Path) -> None:
-    """Remove what an earlier demonstration left.
+    """Remove what an earlier demonstration left, and nothing else.
 
     Raises:
-        DataError: The folder holds anything else.
+        DataError: The folder holds anything but a demonstration.
     """
+    home = output / "demo"
     if output.exists() and any(output.iterdir()):
-        if not (output / "demo").is_dir():
+        stopped_early = home.is_dir() and not any(home.iterdir())
+        if not (home / "data" / "tiger").is_dir() and not stopped_early:
             raise DataError(f"{output}: not empty and not an earlier demonstration; choose another --output")
-        shutil.rmtree(output)
+        for folder in (home, output / "figures"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("results.json", "report.html"):
+            (output / name).unlink(missing_ok=True)
     (output / "demo").mkdir(parents=True, exist_ok=True)
 
 
-def prepare_patches(tiger: SyntheticTiger, out: Path) -> Path:
+def prepare_patches(tiger: SyntheticTiger, out: Path, *, all_folds: bool = False) -> Path:
     """Turn the drawn download into patch folders.
+
+    Args:
+        tiger: What was drawn.
+        out: Receives the folders.
+        all_folds: Also write ``fold1`` and so on.
 
     Raises:
         DataError: A region failed.
@@ -179,6 +190,7 @@ def prepare_patches(tiger: SyntheticTiger, out: Path) -> Path:
         cell_size=tiger.cell_px,
         mpp=tiger.spacing_um,
         folds=FOLDS,
+        all_folds=all_folds,
         jobs=2,
     )
     if prepare_tiger(options):
@@ -303,13 +315,14 @@ def demo_run_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     Args:
         arguments: Of the script; ``output`` names the folder beside which the data go.
     """
-    home = (arguments.output or Path("runs") / "til-mtl-synthetic").with_name("til-mtl-demo-data")
+    beside = (arguments.output or Path("runs") / "til-mtl-synthetic").absolute()
+    home = beside.with_name("til-mtl-demo-data")
     if not (home / "patches" / "manifest.csv").is_file():
         shutil.rmtree(home, ignore_errors=True)
         small = TigerSettings(
             patch_px=PATCH_PX, tissue_regions=12, cell_regions=12, held_out_regions=2, slides=2
         )
-        prepare_patches(write_tiger(home / "data", 0, small), home / "patches")
+        prepare_patches(write_tiger(home / "data", 0, small), home / "patches", all_folds=True)
     logger.info("%s: drawn data", home)
     keys = {"data_dir": home / "patches", "img_size": (PATCH_PX, PATCH_PX), "limit_train_batches": 4}
     keys |= {"max_epochs": 2, "freeze_encoder": False, "num_sanity_val_steps": 0}

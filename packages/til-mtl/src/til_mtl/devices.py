@@ -23,6 +23,10 @@ def choose_device(config: Config) -> torch.device:
     if config.device is not None:
         return select_device(config.device)
     accelerator = (config.accelerator or "auto").lower()
+    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise TrainingError(
+            f"accelerator {config.accelerator!r}: expected auto, cpu, gpu, cuda or mps; --device names one device"
+        )
     if config.gpus == 0 or accelerator == "cpu":
         return select_device("cpu")
     asked = config.gpus if config.gpus is not None else config.devices
@@ -32,7 +36,7 @@ def choose_device(config: Config) -> torch.device:
             logger.warning("gpus: %s: there is no CUDA device, the CPU is used", config.gpus)
         return select_device(name)
     parts = [part for part in str(asked).strip("[]").split(",") if part.strip()]
-    if isinstance(asked, str) and len(parts) == 1:
+    if isinstance(asked, str) and len(parts) == 1 and parts[0].strip().isdigit():
         return select_device(f"cuda:{int(parts[0])}")
     raise TrainingError(
         f"devices {asked!r}: a run uses one device; give --device cuda:N, and start several folds side by side"

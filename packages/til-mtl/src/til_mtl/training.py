@@ -14,6 +14,8 @@ from medshared.runs import RunDirectory, StopSignal, run_logging
 from medshared.tables import write_table
 from til_mtl.checkpoints import plain_config
 from til_mtl.config import Config
+from til_mtl.devices import choose_device
+from til_mtl.errors import CheckpointError
 from til_mtl.patch_scores import PatchScores
 from til_mtl.run_data import RunData, load_run_data
 from til_mtl.trainer import RunOptions, Trainer
@@ -55,10 +57,11 @@ def train_run(
 
     Raises:
         medshared.command_line.RunInterruptedError: A signal stopped the run; it can be resumed.
-        til_mtl.errors.DataError: A set is empty or a file cannot be used.
+        til_mtl.errors.DataError: A set is empty or a file cannot be used; a checkpoint is missing.
         til_mtl.errors.TrainingError: Training cannot go on.
     """
     config, options = config.resolved(), options or RunOptions()
+    _check_first(config, options)
     data = data or load_run_data(config)
     run = RunDirectory(folder)
     run.create(plain_config(config), command=command, seed=config.seed_everything, resume=options.resume)
@@ -67,6 +70,18 @@ def train_run(
             return _train(config, data, run, options, stop, report=report)
         with StopSignal() as own:
             return _train(config, data, run, options, own, report=report)
+
+
+def _check_first(config: Config, options: RunOptions) -> None:
+    """Refuse what cannot start before patches are read and the run directory is made."""
+    choose_device(config)
+    if config.pretrained not in ("none", "imagenet") and not Path(config.pretrained).is_file():
+        raise CheckpointError(
+            f"pretrained: {config.pretrained}: no such file; give a checkpoint of the encoder, imagenet, or none"
+        )
+    given = options.resume_from_checkpoint
+    if given is not None and not given.is_file():
+        raise CheckpointError(f"--resume_from_checkpoint {given}: no such file")
 
 
 def _train(
@@ -85,7 +100,8 @@ def _train(
     finally:
         sink.close()
     best_epoch = trainer.load_best()
-    scores = {name: trainer.evaluate(name) for name in ("val", "test") if name in data.stores}
+    limits = {name: trainer.limit(name) for name in ("val", "test") if name in data.stores}
+    scores = {name: trainer.evaluate(name, limit) for name, limit in limits.items() if limit}
     logger.info("peak memory %.0f MB", peak_memory_bytes(trainer.fabric.device) / 1e6)
     results = {
         "task": config.task,
