@@ -200,8 +200,9 @@ def add_run_options(parser: argparse.ArgumentParser, task: Task | None) -> None:
 def config_mapping(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the configuration keys that flags set."""
     given = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
-    if arguments.default_root_dir is not None and "log_dir" not in given:
-        given["log_dir"] = arguments.default_root_dir / "logs"
+    root = getattr(arguments, "default_root_dir", None)
+    if root is not None and "log_dir" not in given:
+        given["log_dir"] = root / "logs"
     return given
 
 
