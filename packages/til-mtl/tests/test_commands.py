@@ -191,9 +191,10 @@ def test_comparisons_arrive(monkeypatch, tmp_path):
         "0.5",
         "--resume",
     ]
-    assert cli.main(words) == 0
+    assert cli.main([*words, "--faithful"]) == 0
     (found,) = calls
-    assert (found.folds, found.only, found.resume, found.config.lr) == (5, (2, 4), True, 0.5)
+    assert (found.folds, tuple(found.only), found.resume) == (5, (2, 4), True)
+    assert (found.config.lr, found.config.faithful) == (0.5, True)
 
 
 def test_errors_show_their_traceback_on_request(tmp_path):
