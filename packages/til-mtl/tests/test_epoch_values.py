@@ -123,3 +123,11 @@ def test_froc_of_batches_is_weighted_by_their_size():
         values.add(None, cells, cells.loss, n, froc)
     assert values.values("train")["train_froc"] == pytest.approx((0.5 * 5 + 1) / 6)
     assert np.isfinite(values.values("train")["train_dice_background"])
+
+
+def test_a_loss_that_is_not_a_number_is_not_taken_for_an_absent_task():
+    values = EpochValues(Config().resolved())
+    seg, masks, det, cells = next(steps())
+    tissue, found = tissue_loss(torch.full_like(seg, math.nan), masks), cell_loss(det, cells)
+    values.add(tissue, found, total_loss(tissue, found), len(seg) + len(det))
+    assert math.isnan(values.values("val")["val_loss"])

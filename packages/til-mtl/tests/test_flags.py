@@ -106,3 +106,17 @@ def test_the_single_task_scripts_have_no_weights_of_two_tasks():
 
 def test_every_key_says_what_it_means():
     assert list(key_comments()) == list(Config.model_fields)
+
+
+def test_flags_of_several_devices_are_said_to_have_no_effect(caplog):
+    with caplog.at_level(logging.WARNING):
+        warn_ignored(parse("--strategy", "ddp", "--log_every_n_steps", "5", "--num_layers", "5"))
+    assert caplog.messages == ["ignored, no effect: --num_layers, --strategy, --log_every_n_steps"]
+
+
+def test_a_comparison_takes_the_keys_of_a_run():
+    from til_mtl.cli import build_parser
+
+    words = ["compare", "--folds", "2", "--lr", "0.5", "--log_dir", "elsewhere"]
+    config = read_config(build_parser("compare").parse_args(words))
+    assert (config.lr, str(config.log_dir)) == (0.5, "elsewhere")

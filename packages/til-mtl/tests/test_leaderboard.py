@@ -103,6 +103,16 @@ def test_a_part_that_was_not_predicted_is_left_out_with_its_reason(folders, capl
     assert not (pred / "froc.csv").exists()
 
 
+def test_regions_may_have_any_name(tmp_path):
+    truth, pred = tmp_path / "truth", tmp_path / "pred"
+    truth.mkdir()
+    pred.mkdir()
+    write_coco(truth / "tiger-coco.json", [("breast 7", (64, 48), [(8.0, 8.0)])])
+    write_points(pred / "breast 7.json", [(8.0, 8.0, 0.7)])
+    (pred / "predict-report.json").write_text("{}")
+    assert evaluate_l1(pred, truth)["froc"]["score"] == 1.0
+
+
 def _drop_mask(pred, truth):
     next(iter(sorted(pred.glob("*.png")))).unlink()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from til_mtl.config import Config
-from til_mtl.limits import limited, parse_duration, validation_points
+from til_mtl.errors import TrainingError
+from til_mtl.limits import batches_left, limited, parse_duration, validation_points
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,24 @@ def test_durations():
 )
 def test_when_to_validate(keys, epoch, points):
     assert validation_points(Config(**keys), 10, epoch) == points
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "left"),
+    [
+        ({}, "val", 10),
+        ({"limit_val_batches": 0}, "val", 0),
+        ({"limit_test_batches": 3}, "test", 3),
+        ({"overfit_batches": 2}, "train", 2),
+        ({"overfit_batches": 2}, "val", 2),
+        ({"overfit_batches": 2}, "test", 10),
+        ({"fast_dev_run": True, "limit_val_batches": 5}, "val", 1),
+    ],
+)
+def test_what_is_left_of_a_set(keys, name, left):
+    assert batches_left(Config(**keys), name, 10) == left
+
+
+def test_a_share_that_leaves_nothing_is_an_error():
+    with pytest.raises(TrainingError, match=r"limit_val_batches: 0.05 of 10 val batches is less than one"):
+        batches_left(Config(limit_val_batches=0.05), "val", 10)

@@ -45,6 +45,15 @@ def test_regions_have_the_names_and_labels_of_the_download(data):
             assert set(np.unique(np.array(mask))) <= set(range(8))
 
 
+def test_regions_for_evaluation_have_a_size_of_their_own(tmp_path):
+    settings = TigerSettings(
+        region_px=64, held_out_px=112, tissue_regions=0, cell_regions=1, held_out_regions=1, slides=0
+    )
+    data = write_tiger(tmp_path, 0, settings)
+    folders = (regions(data, "tissue-cells"), data.held_out)
+    assert [Image.open(next((each / "images").iterdir())).size for each in folders] == [(64, 64), (112, 112)]
+
+
 def test_sources_and_unannotated_corners(data):
     sources = {path.name.split("_")[0][:4] for path in (regions(data, "tissue-cells") / "images").iterdir()}
     assert any(name.startswith("TCGA") for name in sources)

@@ -204,7 +204,7 @@ def test_a_signal_stops_the_run(toy_keys, tmp_path, monkeypatch):
         ({"accumulate_grad_batches": 2}, 6),
         ({"max_time": "00:00:00:00"}, 0),
         ({"max_epochs": 0}, 0),
-        ({"max_steps": 1, "min_epochs": 2}, 6),
+        ({"max_steps": 1, "min_epochs": 2}, 1),
     ],
 )
 def test_limits(toy_keys, tmp_path, changes, steps):

@@ -69,6 +69,15 @@ class TrainingBatches:
         """Return the number of batches of an epoch."""
         return len(self.order)
 
+    def indices(self, epoch: int, skip: int = 0) -> Iterator[np.ndarray]:
+        """Yield the positions of each batch; with ``overfit_batches`` every epoch has those of the first.
+
+        Args:
+            epoch: 0-based.
+            skip: Batches to leave out at the start.
+        """
+        return self.order.batches(0 if self.config.overfit_batches else epoch, skip=skip)
+
     def epoch(self, epoch: int, *, skip: int, limit: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batches of an epoch, the first ``skip`` left out, up to the ``limit``-th.
 
@@ -78,7 +87,7 @@ class TrainingBatches:
             limit: Batches of the epoch.
             device: Where to.
         """
-        batches = islice(self.order.batches(epoch, skip=skip), max(limit - skip, 0))
+        batches = islice(self.indices(epoch, skip), max(limit - skip, 0))
         if self.features is not None:
             yield from _with_features(self.store, self.features, batches, device)
             return
@@ -88,18 +97,25 @@ class TrainingBatches:
 
 
 def evaluation_batches(
-    config: Config, store: PatchStore, *, device: torch.device, limit: int | None = None
+    config: Config,
+    store: PatchStore,
+    *,
+    device: torch.device,
+    limit: int | None = None,
+    batches: Iterator[np.ndarray] | None = None,
 ) -> Iterator[Batch]:
-    """Yield all patches in order.
+    """Yield all patches in order, or those of given batches.
 
     Args:
         config: Batch size, normalisation.
         store: The patches.
         device: Where to.
         limit: Batches; null takes all.
+        batches: Positions of each batch; null takes all patches in order.
     """
-    order = EpochBatches(store.tasks, config.batch_size, shuffle=False, training=False)
-    yield from _with_images(config, store, islice(order.batches(0), limit), device)
+    if batches is None:
+        batches = EpochBatches(store.tasks, config.batch_size, shuffle=False, training=False).batches(0)
+    yield from _with_images(config, store, islice(batches, limit), device)
 
 
 def _with_images(
@@ -122,7 +138,7 @@ def _with_images(
         pin_memory=config.pin_memory,
     )
     for batch in loaded:
-        yield Batch(batch.images, batch.masks, torch.from_numpy(store.tasks[batch.indices]), batch.indices)
+        yield Batch(*batch)
 
 
 def _with_features(

@@ -43,6 +43,7 @@ _COURSE = (
     *("freeze_encoder", "freeze_until", "freeze_bn", "aspp_rates", "num_classes_seg", "num_classes_det"),
     *("loss_weights", "balancing", "exact_labels", "det_dice", "lr", "weight_decay", "t_max"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "monitor"),
+    *("limit_train_batches", "overfit_batches", "epoch_values", "froc"),
 )
 
 
@@ -133,7 +134,7 @@ def restore_state(trainer: Trainer, path: Path) -> None:
             f"{path}: belongs to another network or task than {trainer.config.task}: {message}"
         ) from error
     if "progress" not in state:  # the original's: it was written at the end of an epoch
-        trainer.progress = Progress(epoch=int(state["epoch"]) + 1, global_step=int(state["global_step"]) + 1)
+        trainer.progress = Progress(*_finished(state))
         logger.warning("%s: a checkpoint of the original; data order and random numbers start afresh", path)
         return
     scaler = getattr(trainer.fabric.strategy.precision, "scaler", None)
@@ -148,6 +149,18 @@ def restore_state(trainer: Trainer, path: Path) -> None:
     elif not trainer.run.has_checkpoint("best"):  # the best weights so far stayed in the other run's folder
         trainer.progress.best_value = math.nan
     restore_rng(state["rng"])
+
+
+def _finished(state: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return epochs, batches of the next epoch, and steps that a checkpoint of the original has behind it.
+
+    Lightning 1.5 names files by the last epoch and step, from 0, but stores how many there were; other versions
+    store the numbers of the name. What the optimiser counted tells them apart.
+    """
+    moments = state["optimizer_states"][0]["state"].values()
+    steps = max((int(moment["step"]) for moment in moments), default=int(state["global_step"]))
+    named = int(state["global_step"]) < steps
+    return int(state["epoch"]) + named, 0, steps
 
 
 def _optimizer_state(trainer: Trainer, state: Mapping[str, Any]) -> dict[str, Any]:

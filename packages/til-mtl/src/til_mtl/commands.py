@@ -10,7 +10,7 @@ from typing import Any
 from medshared.command_line import RunInterruptedError
 from medshared.configuration import load_config, load_yaml_or_json
 from medshared.process import StopSignal
-from til_mtl.config import TASKS, Config
+from til_mtl.config import Config
 from til_mtl.errors import DataError
 from til_mtl.flags import config_mapping, warn_ignored
 
@@ -82,14 +82,8 @@ def _train_one(
     return train_run(config, folder, options, stop=stop)
 
 
-def fold_config(config: Config, fold: int) -> Config:
-    """Return the configuration of fold k: the folders ``fold<k>`` of the tasks that it trains."""
-    keys = {"segmentation": "fold_seg", "detection": "fold_det"}
-    return config.model_copy(update={keys[task]: f"fold{fold}" for task in TASKS[config.task]})
-
-
 def _train_folds(config: Config, arguments: argparse.Namespace) -> int:
-    from til_mtl.folds import write_fold_summary
+    from til_mtl.folds import fold_config, write_fold_summary
 
     root = _folder(config, arguments)
     failed, done = [], {}
@@ -147,11 +141,13 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Run slides through the networks and score them."""
+    """Run slides through the networks and score them, or regions for leaderboard 1."""
     from til_mtl.slides.options import slide_options
     from til_mtl.slides.pipeline import run_slides
+    from til_mtl.slides.regions import run_regions
 
-    return run_slides(slide_options(arguments))
+    options = slide_options(arguments)
+    return run_slides(options) if options.regions is None else run_regions(options)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -19,8 +19,9 @@ from medshared.metrics.resampling import cluster_bootstrap_many
 from medshared.process import StopSignal
 from medshared.report import Report
 from medshared.tables import write_table
-from til_mtl.config import TASKS, Config, Task
+from til_mtl.config import Config, Task
 from til_mtl.errors import DataError
+from til_mtl.folds import fold_config
 from til_mtl.patch_scores import PatchScores
 from til_mtl.trainer import RunOptions
 from til_mtl.training import train_run
@@ -54,21 +55,6 @@ class Comparison:
     download: bool = False
     resamples: int = 1000
     seed: int = 0
-
-
-def network_config(config: Config, task: Task, fold: int | None = None) -> Config:
-    """Return the settings of one network: those of the comparison with its task, and its folders of a fold.
-
-    Args:
-        config: Of the comparison.
-        task: Of the network.
-        fold: 1-based; null leaves the folders alone.
-    """
-    changes: dict[str, Any] = {"task": task}
-    if fold is not None:
-        keys = {"segmentation": "fold_seg", "detection": "fold_det"}
-        changes |= {keys[part]: f"fold{fold}" for part in TASKS[task]}
-    return config.model_copy(update=changes)
 
 
 def run_comparison(comparison: Comparison) -> int:
@@ -124,7 +110,7 @@ def _train(comparison: Comparison, task: Task, fold: int, folder: Path, stop: St
     if comparison.resume and (folder / "results.json").is_file():
         logger.info("%s: finished already", folder)
         return
-    config = network_config(comparison.config, task, fold)
+    config = fold_config(comparison.config.model_copy(update={"task": task}), fold)
     train_run(config, folder, RunOptions(comparison.resume, None, comparison.download), stop=stop)
 
 

@@ -81,7 +81,7 @@ class Config(BaseModel):
     balancing: Literal["fixed", "uncertainty"] = "fixed"  # new: uncertainty = learned log-variances
     exact_labels: bool | None = None  # new: labels 0/1, ignored pixels left out; null = true; faithful: false
     det_dice: Weight = 0.0  # new: weight of the cells' Dice loss, which the original computes and drops
-    train_froc: bool | None = None  # new: FROC in training too; null = false; faithful: true
+    train_froc: bool | None = None  # new: the original's FROC in training too; null = false; faithful: true
     froc: Literal["tiger", "legacy"] | None = None  # new: what is logged as froc; faithful: legacy
     conf: Annotated[float, Field(ge=0, le=1)] = 0.1  # new: probability from which a peak is a detection
     nms: Weight | None = None  # new: suppression distance in px; null = 12; faithful: 18
@@ -94,7 +94,7 @@ class Config(BaseModel):
     weight_decay: Weight = 0.001  # L2, also on norms and biases, as the original's Adam has it
     t_max: Positive = 60  # epochs of a half-wave of the cosine schedule
     max_epochs: NotNegative = 300  # the original forces 300
-    min_epochs: NotNegative | None = None  # max_steps and max_time wait for them
+    min_epochs: NotNegative | None = None  # max_time waits for them
     max_steps: int = -1  # optimiser steps; -1 = no limit
     min_steps: NotNegative | None = None  # max_time waits for them
     max_time: str | None = None  # DD:HH:MM:SS
@@ -104,12 +104,12 @@ class Config(BaseModel):
     monitor: str = "val_loss"  # epoch value that selects the checkpoint: val_loss, val_dice_mean, val_froc, …
     check_val_every_n_epoch: Positive = 1  # epochs between validations
     val_check_interval: Limit = 1.0  # share of an epoch, or batches, between validations
-    num_sanity_val_steps: int = 2  # validation batches before the first epoch
+    num_sanity_val_steps: int = 2  # validation batches before the first epoch; -1 = all
     limit_train_batches: Limit = 1.0  # share or count of the batches of an epoch
     limit_val_batches: Limit = 1.0  # the same for validation
     limit_test_batches: Limit = 1.0  # the same for the test set
     overfit_batches: Limit = 0.0  # train and validate on the same few batches
-    fast_dev_run: bool | int = False  # that many batches of one epoch, to see that all works
+    fast_dev_run: bool | int = False  # that many batches of one epoch, without checkpoints, as a trial
 
     # --- machine
     device: str | None = None  # new: auto, cpu, cuda, cuda:N, mps; null = from gpus, accelerator and devices

@@ -71,6 +71,7 @@ def collect_results(parts: DemoParts, seed: int) -> tuple[dict[str, Any], dict[s
         "seed": seed,
         "slides": table.to_dict("records"),
         "agreement": found,
+        "leaderboard": {side: _leaderboard(folder) for side, folder in parts.regions.items()},
         "comparison": paired_table(multi, single, resamples=RESAMPLES, seed=seed),
         "effort": {task: _effort(run) for task, run in parts.runs.items()},
     }
@@ -113,6 +114,13 @@ def _darkness_of(parts: DemoParts, slide: str) -> float:
         image = opened.read_level((0, 0), 0, opened.dimensions)
     with np.load(parts.tiger.truth / "slides" / f"{slide}.npz", allow_pickle=False) as truth:
         return slide_darkness(image, truth["segmentation"] > 0)
+
+
+def _leaderboard(folder: Path) -> dict[str, float]:
+    """Return what leaderboard 1 says about the held-out regions."""
+    scored = read_json(folder / "l1_metrics.json")
+    dice = scored["dice"]
+    return {"dice_tumor": dice["tumour"], "dice_stroma": dice["stroma"], "froc": scored["froc"]["score"]}
 
 
 def _effort(run: Path) -> dict[str, Any]:
@@ -179,6 +187,8 @@ def _add_comparison(report: Report, content: Mapping[str, Any]) -> None:
         for key in ("spearman_rho", "pearson_r", "mae", "ccc", "bias")
     ]
     report.table(sides, caption="Slides: predicted against planted TIL score")
+    rows = [{"network": name, **content["leaderboard"][side]} for name, side in _SIDES.items()]
+    report.table(rows, caption="Regions that no training saw, scored as TIGER's leaderboard 1")
     report.text(
         "One small run of each network: which side is ahead here says nothing about real slides. The multi-task "
         "network does with one encoder what the single-task networks need two for."

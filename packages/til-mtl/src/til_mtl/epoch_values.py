@@ -105,7 +105,7 @@ class EpochValues:
         task = self.config.task
         if task != "seg":
             legacy = self.config.resolved_value("froc") == "legacy"
-            if legacy and self.n["froc"]:
+            if self.n["froc"] and (legacy or froc is None):
                 found["froc"] = self.sums["froc"].item() / max(self.n["all"], 1)
             elif froc is not None:
                 found["froc"] = froc
@@ -130,10 +130,9 @@ class EpochValues:
     def _total_loss(self, seg: float, det: float) -> float:
         if self.config.task != "mtl":
             return seg if self.config.task == "seg" else det
-        # A set that has only one task is judged by that task.
-        parts = [
-            w * v for w, v in zip(self.config.loss_weights, (seg, det), strict=True) if not math.isnan(v)
-        ]
+        # A set that has only one task is judged by that task; a loss that is not a number stays one.
+        found = zip(self.config.loss_weights, (seg, det), (self.n["seg"], self.n["det"]), strict=True)
+        parts = [weight * value for weight, value, n in found if n]
         return sum(parts) if parts else math.nan
 
     def _batch_values(self) -> dict[str, float]:

@@ -115,12 +115,12 @@ def draw_froc(curves: Mapping[str, FrocCurve]) -> Figure:
     figure = Figure(figsize=(4.8, 3.6), layout="constrained", dpi=110)
     axis = figure.subplots()
     for name, curve in curves.items():
-        x = np.concatenate([[0.0], curve.false_positives, [max(TARGETS)]])
-        y = np.concatenate(
-            [[0.0], curve.sensitivities, curve.sensitivities[-1:] if len(curve.sensitivities) else [0.0]]
-        )
-        keep = x <= max(TARGETS)
-        axis.step(x[keep], y[keep], where="post", label=f"{name} ({froc_score(curve):.3f})")
+        shown = curve.false_positives <= max(TARGETS)
+        x = np.concatenate([[0.0], curve.false_positives[shown]])
+        y = np.concatenate([[0.0], curve.sensitivities[shown]])
+        # The stair goes on to the right edge at the height it has there.
+        x, y = np.append(x, max(TARGETS)), np.append(y, y[-1])
+        axis.step(x, y, where="post", label=f"{name} ({froc_score(curve):.3f})")
     for target in TARGETS:
         axis.axvline(target, color="0.85", linewidth=0.8, zorder=0)
     axis.set(xlabel="false positives per mm²", ylabel="sensitivity", xlim=(0, max(TARGETS)), ylim=(0, 1.02))

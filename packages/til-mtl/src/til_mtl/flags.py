@@ -43,6 +43,8 @@ IGNORED_FLAGS = (
     *("auto_scale_batch_size", "prepare_data_per_node", "plugins", "amp_backend", "amp_level"),
     *("move_metrics_to_cpu", "multiple_trainloader_mode", "stochastic_weight_avg", "terminate_on_nan"),
 )
+# Keys of the configuration with flags of Lightning's trainer that change nothing here either.
+INERT_KEYS = ("strategy", "sync_batchnorm", "log_every_n_steps")
 # Keys with a flag of their own below.
 _SPECIAL = ("task", "faithful", "logger", "device", "precision")
 _LOGGERS = ("csv", "tensorboard", "wandb")
@@ -200,7 +202,7 @@ def add_run_options(parser: argparse.ArgumentParser, task: Task | None) -> None:
 def config_mapping(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the configuration keys that flags set."""
     given = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
-    root = getattr(arguments, "default_root_dir", None)
+    root = getattr(arguments, "default_root_dir", None)  # `compare` has no logs of its own
     if root is not None and "log_dir" not in given:
         given["log_dir"] = root / "logs"
     return given
@@ -208,6 +210,6 @@ def config_mapping(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def warn_ignored(arguments: argparse.Namespace) -> None:
     """Say once which given flags have no effect."""
-    given = [name for name in DEAD_FLAGS + IGNORED_FLAGS if hasattr(arguments, name)]
+    given = [name for name in (*DEAD_FLAGS, *IGNORED_FLAGS, *INERT_KEYS) if hasattr(arguments, name)]
     if given:
         logger.warning("ignored, no effect: %s", ", ".join(f"--{name}" for name in given))

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of several folds."""
+"""The folds of a data set: where each has its patches, and mean and standard deviation over them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,21 @@ from typing import Any
 from medshared.files import write_json
 from medshared.metrics.statistics import fold_summary
 from medshared.tables import write_table
+from til_mtl.config import TASKS, Config, PatchTask
 
 logger = logging.getLogger(__name__)
+
+_FOLDER_KEYS: dict[PatchTask, str] = {"segmentation": "fold_seg", "detection": "fold_det"}
+
+
+def fold_config(config: Config, fold: int) -> Config:
+    """Return the configuration of a fold: the folders ``fold<k>`` of the tasks that it trains.
+
+    Args:
+        config: Of all folds.
+        fold: 1-based.
+    """
+    return config.model_copy(update={_FOLDER_KEYS[task]: f"fold{fold}" for task in TASKS[config.task]})
 
 
 def write_fold_summary(folder: Path, results: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def evaluate_l1(
     """
     if not mpp > 0 or not radius_px >= 0:
         raise DataError(f"--mpp must be positive and --radius-px not negative, found {mpp} and {radius_px}")
-    truth, predictions = find_truth(truth_dir), Predictions(pred_dir, mpp)
+    truth = find_truth(truth_dir)
+    predictions = Predictions(pred_dir, mpp, truth)
     left_out: dict[str, str] = {}
     metrics: dict[str, Any] = {"dice": None, "froc": None, "left_out": left_out}
     curve = None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,22 +128,28 @@ def read_truth_mask(path: Path) -> NDArray[np.uint8]:
 class Predictions:
     """Predicted tissue and cells of regions, from files by region or from those of whole slides."""
 
-    def __init__(self, folder: Path, mpp: float) -> None:
+    def __init__(self, folder: Path, mpp: float, truth: Truth) -> None:
         """Look into the folder.
 
         Args:
             folder: As the module says.
             mpp: µm per pixel of the regions.
+            truth: Whose regions are asked for.
         """
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; --pred holds <region>.png and <region>.json")
         self.folder, self.mpp = folder, mpp
-        self.has_tissue = any(folder.glob("*.png")) or any(folder.glob("*/segmentation.tif"))
-        self.has_cells = any(folder.glob("*_[[]*.json")) or any(folder.glob("*/detected-lymphocytes.json"))
+
+        def has(names: Iterable[str], suffix: str, of_slides: str) -> bool:
+            by_region = any((folder / f"{name}{suffix}").is_file() for name in names)
+            return by_region or any(folder.glob(of_slides))
+
+        self.has_tissue = has(truth.masks, ".png", "*/segmentation.tif")
+        self.has_cells = has(truth.cells, ".json", "*/detected-lymphocytes.json")
         if not self.has_tissue and not self.has_cells:
             raise DataError(
-                f"{folder}: no <region>.png, no <region>.json, and no output of predict.py; name the files after "
-                "the regions, such as 104S_[100, 200, 612, 712].png"
+                f"{folder}: no <region>.png and no <region>.json of any annotated region, and no output of predict.py; "
+                "name the files after the regions, such as 104S_[100, 200, 612, 712].png"
             )
 
     def tissue(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:

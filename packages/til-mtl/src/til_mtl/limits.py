@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from til_mtl.errors import TrainingError
+
 if TYPE_CHECKING:
     from til_mtl.config import Config
 
@@ -19,6 +21,29 @@ def limited(n: int, limit: float | int) -> int:
     if isinstance(limit, float) and limit <= 1.0:
         return int(n * limit) if limit < 1.0 else n
     return min(n, int(limit))
+
+
+def batches_left(config: Config, name: str, n: int) -> int:
+    """Return how many batches of a set the configuration leaves.
+
+    Args:
+        config: Gives ``fast_dev_run``, ``overfit_batches`` and ``limit_<set>_batches``.
+        name: ``train``, ``val`` or ``test``.
+        n: Batches of the set.
+
+    Raises:
+        TrainingError: A share leaves none of them; a limit of 0 asks for that.
+    """
+    if config.fast_dev_run:
+        return min(n, int(config.fast_dev_run))
+    overfit = config.overfit_batches and name != "test"
+    key = "overfit_batches" if overfit else f"limit_{name}_batches"
+    left = limited(n, getattr(config, key))
+    if not left and getattr(config, key):
+        raise TrainingError(
+            f"{key}: {getattr(config, key)} of {n} {name} batches is less than one; give a count or a larger share"
+        )
+    return left
 
 
 def parse_duration(text: str) -> float:

@@ -28,7 +28,7 @@ from medshared.metrics.detection import (
     pool_matches,
 )
 from til_mtl.batches import Batch
-from til_mtl.config import IGNORE_INDEX, Config
+from til_mtl.config import Config
 from til_mtl.data.store import PatchStore
 from til_mtl.epoch_values import tissue_names
 from til_mtl.models.deeplab import Maps
@@ -230,9 +230,9 @@ class PatchScorer:
             batch: Patches in the same order.
             store: Gives the annotated cells.
         """
-        classes = None if maps.seg is None else maps.seg.argmax(1)
-        cells = None if maps.det is None else maps.det.float().softmax(1)[:, 1].cpu().numpy()
         n = self.config.num_classes_seg
+        counts = None if maps.seg is None else _confusions(batch.masks, maps.seg.argmax(1), n)
+        cells = None if maps.det is None else maps.det.float().softmax(1)[:, 1].cpu().numpy()
         for row, index in enumerate(batch.indices):
             is_cell = bool(batch.tasks[row] == 1)
             confusion = np.zeros((n, n), dtype=np.int64)
@@ -241,8 +241,8 @@ class PatchScorer:
                 found = find_peaks(cells[row], self.config.conf, float(self.config.resolved_value("nms")))
                 found[:, :2] += 0.5  # annotated points count from the corner of a pixel, peaks are pixels
                 truth = store.points(int(index))
-            elif not is_cell and classes is not None:
-                confusion = _confusion(batch.masks[row], classes[row], n)
+            elif not is_cell and counts is not None:
+                confusion = counts[row]
             self._indices.append(int(index))
             self._tasks.append(int(is_cell))
             self._confusion.append(confusion)
@@ -279,8 +279,13 @@ class PatchScorer:
         return batch_froc(probability, cells, running=self.config.task == "mtl")
 
 
-def _confusion(truth: Tensor, prediction: Tensor, n: int) -> NDArray[np.int64]:
-    """Return pixels by truth and prediction, [n, n]; ignored pixels are left out."""
-    valid = (truth != IGNORE_INDEX) & (truth < n)
-    pairs = truth[valid].long() * n + prediction[valid].long()
-    return torch.bincount(pairs, minlength=n * n).reshape(n, n).cpu().numpy()
+def _confusions(truth: Tensor, prediction: Tensor, n: int) -> NDArray[np.int64]:
+    """Return pixels of each patch by truth and prediction, [B, n, n]; ignored pixels are left out.
+
+    One count and one copy from the GPU a batch.
+    """
+    left_out = n * n
+    pairs = torch.where(truth < n, truth.long() * n + prediction, left_out).flatten(1)
+    first = torch.arange(len(pairs), device=pairs.device).unsqueeze(1) * (left_out + 1)
+    counts = torch.bincount((pairs + first).flatten(), minlength=len(pairs) * (left_out + 1))
+    return counts.reshape(len(pairs), -1)[:, :left_out].reshape(-1, n, n).cpu().numpy()

@@ -100,10 +100,17 @@ def _write_page(run: RunDirectory, results: Mapping[str, Any]) -> Path:
     wanted = ("dice_tumor", "dice_stroma", "dice_mean", "froc", "cell_f1")
     report.section("Result")
     report.cards(
-        {key: (value, f"{name} set") for key, value in results["metrics"][name].items() if key in wanted}
+        {
+            key: (value, f"{name} set")
+            for key, value in results["metrics"].get(name, {}).items()
+            if key in wanted
+        }
     )
     rows = [{"set": part, **values} for part, values in results["metrics"].items()]
-    report.table(rows, caption="Dice of the tissue map (argmax), TIGER's FROC, and F1 at its best threshold")
+    if rows:
+        report.table(
+            rows, caption="Dice of the tissue map (argmax), TIGER's FROC, and F1 at its best threshold"
+        )
     if name == "val":
         report.text(
             "There is no test set: the epoch was selected on the patches that these numbers describe."

@@ -48,6 +48,7 @@ class TigerSettings:
         tissue_regions: Regions of tissue-bcss, one a slide.
         cell_regions: Regions of tissue-cells, one a slide; the first share their slides with tissue-bcss.
         held_out_regions: Regions with tissue and cells for the final evaluation.
+        held_out_px: Edge of those.
         slides: Slides with a TIL score.
         tissue_px: (width, height) of the tissue on a slide.
         margin_px: Glass round it.
@@ -61,6 +62,7 @@ class TigerSettings:
     tissue_regions: int = 52
     cell_regions: int = 52
     held_out_regions: int = 12
+    held_out_px: int = 128
     slides: int = 14
     tissue_px: tuple[int, int] = (320, 256)
     margin_px: int = 32
@@ -251,7 +253,7 @@ def _write_regions(
 def _draw_region(slide: str, kind: Kind, seed: int, number: int, settings: TigerSettings) -> DrawnRegion:
     """Draw a region of a slide that is not written itself."""
     generator = np.random.default_rng([seed, 1 + _KINDS.index(kind), number])
-    edge = settings.region_px
+    edge = settings.held_out_px if kind == "held-out" else settings.region_px
     units = max(1, round(edge**2 / UNIT_PX**2))
     canvas = draw_canvas(generator, edge, edge, int(generator.integers(2, 8, units).sum()))
     x, y = (int(value) for value in generator.integers(1000, 30000, 2))

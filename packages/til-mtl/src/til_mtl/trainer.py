@@ -21,6 +21,7 @@ from torch import Tensor
 
 from medshared.command_line import RunInterruptedError
 from medshared.gpu import resolve_precision, seed_everything
+from medshared.process import progress as show_progress
 from medshared.runs import RunDirectory, StopSignal
 from til_mtl.batches import Batch, TrainingBatches, evaluation_batches
 from til_mtl.checkpoints import best_state, complete_state, link_original_name, restore_state
@@ -28,7 +29,7 @@ from til_mtl.config import Config
 from til_mtl.devices import choose_device
 from til_mtl.epoch_values import EpochValues
 from til_mtl.errors import TrainingError
-from til_mtl.limits import limited, parse_duration, validation_points
+from til_mtl.limits import batches_left, parse_duration, validation_points
 from til_mtl.losses import CellTerms, TissueTerms, UncertaintyWeighting, cell_loss, tissue_loss, total_loss
 from til_mtl.models.build import build_network
 from til_mtl.models.deeplab import Maps
@@ -105,16 +106,18 @@ class Trainer:
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = self.fabric.setup_module(self.network)
-        for method in ("maps", "decode", "encode"):
-            self.model.mark_forward_method(method)
+        self._maps, self._decode = self.network.maps, self.network.decode
         if config.compile:
-            self.network.compile()
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+            self._maps, self._decode = torch.compile(self._maps), torch.compile(self._decode)
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.model.parameters() if p.requires_grad]}]
         if self.weighting is not None:
             self.weighting.to(self.fabric.device)
-            parameters += list(self.weighting.parameters())
-        fused = self.fabric.device.type in ("cpu", "cuda")
-        adam = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+            # Decay would pull the learned weights towards 1.
+            groups.append({"params": list(self.weighting.parameters()), "weight_decay": 0.0})
+        # Fused Adam unscales float16 gradients inside its step, where they can no longer be clipped.
+        clips_scaled = config.precision == "16" and bool(config.gradient_clip_val)
+        fused = self.fabric.device.type in ("cpu", "cuda") and not clips_scaled
+        adam = torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
         self.optimizer: Any = self.fabric.setup_optimizers(adam)
 
     def _cached_features(self, name: str) -> Any:
@@ -133,12 +136,14 @@ class Trainer:
 
     def maps(self, batch: Batch) -> Maps:
         """Run the network over a batch."""
-        if batch.features is not None:
-            return self.model.decode(batch.features, batch.size)
-        images = batch.images
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.model.maps(images)
+        # Fabric wraps `forward` alone into its precision.
+        with self.fabric.autocast():
+            if batch.features is not None:
+                return self._decode(batch.features, batch.size)
+            images = batch.images
+            if self.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            return self._maps(images)
 
     def loss(self, maps: Maps, batch: Batch) -> tuple[Tensor, TissueTerms | None, CellTerms | None]:
         """Return the step's loss and the terms of both tasks; a task without a patch in the batch is null."""
@@ -155,7 +160,7 @@ class Trainer:
         if tissue is None and cells is None:
             raise TrainingError("a batch has no patch of the network's task; check the folders of data_dir")
         if self.weighting is not None:
-            return self.weighting(tissue, cells), tissue, cells
+            return self.weighting(tissue, cells, config.loss_weights), tissue, cells
         weights = config.loss_weights if config.task == "mtl" else (1.0, 1.0)
         return total_loss(tissue, cells, weights), tissue, cells
 
@@ -180,37 +185,38 @@ class Trainer:
             position += 1
             update = position % config.accumulate_grad_batches == 0 or position == total
             self._step(batch, update)
-            if not update:
-                continue
-            progress.batch = position
-            progress.global_step += 1
-            ends = position == total or self._is_over()
+            started = self._add_seconds(started)
+            if update:
+                progress.batch, progress.global_step = position, progress.global_step + 1
+            ends = update and (position == total or self._is_over())
             if ends or position in points:
-                started = self._add_seconds(started)
                 self._log_row(sink, validate=position in points or (ends and position < total))
                 self.model.train()
             if ends:
                 break
-            if stop.requested:
+            # Only after an update: gradients that wait for one are not saved.
+            if update and stop.requested:
                 self._add_seconds(started)
                 self.save_last()
                 raise RunInterruptedError(
                     f"stopped by {stop.name} in epoch {progress.epoch} after {position} batches; --resume continues"
                 )
-        progress.epoch, progress.batch = progress.epoch + 1, 0
-        self.values = EpochValues(config, self.fabric.device)
+        self._add_seconds(started)
+        if (
+            progress.batch >= total
+        ):  # a limit within the epoch leaves the rest of it to a run with a later limit
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            self.values = EpochValues(config, self.fabric.device)
 
     def _training_batches(self, epoch: int, total: int) -> Iterator[Batch]:
-        skip = self.progress.batch
-        return self.batches.epoch(epoch, skip=skip, limit=total, device=self.fabric.device)
+        skip, device = self.progress.batch, self.fabric.device
+        batches = self.batches.epoch(epoch, skip=skip, limit=total, device=device)
+        if not self.config.enable_progress_bar:
+            return batches
+        return show_progress(batches, max(total - skip, 0), f"epoch {epoch}")
 
     def _n_batches(self) -> int:
-        n = len(self.batches)
-        if self.config.fast_dev_run:
-            return min(n, int(self.config.fast_dev_run))
-        if self.config.overfit_batches:
-            return limited(n, self.config.overfit_batches)
-        return limited(n, self.config.limit_train_batches)
+        return batches_left(self.config, "train", len(self.batches))
 
     def _step(self, batch: Batch, update: bool) -> None:
         maps = self.maps(batch)
@@ -238,11 +244,12 @@ class Trainer:
         return now
 
     def _is_over(self) -> bool:
+        """Return whether a limit is reached; as in Lightning only ``max_time`` waits for the least numbers."""
         config, progress = self.config, self.progress
-        if progress.epoch < (config.min_epochs or 0) or progress.global_step < (config.min_steps or 0):
-            return False
         if 0 <= config.max_steps <= progress.global_step:
             return True
+        if progress.epoch < (config.min_epochs or 0) or progress.global_step < (config.min_steps or 0):
+            return False
         return config.max_time is not None and progress.seconds >= parse_duration(config.max_time)
 
     # ------------------------------------------------------------------ validation
@@ -256,10 +263,14 @@ class Trainer:
         """
         values, scorer = EpochValues(self.config, self.fabric.device), PatchScorer(self.config)
         legacy = self.config.resolved_value("froc") == "legacy"
-        store = self.data.stores[name]
+        store, batches = self.data.stores[name], None
+        if self.config.overfit_batches and name == "val":
+            store, batches = self.data.stores["train"], self.batches.indices(0)
         self.model.eval()
         with torch.no_grad():
-            for batch in evaluation_batches(self.config, store, device=self.fabric.device, limit=limit):
+            for batch in evaluation_batches(
+                self.config, store, device=self.fabric.device, limit=limit, batches=batches
+            ):
                 maps = self.maps(batch)
                 loss, tissue, cells = self.loss(maps, batch)
                 froc = scorer.batch_froc(maps.det, batch) if legacy and maps.det is not None else None
@@ -272,14 +283,15 @@ class Trainer:
             found[f"{prefix}_froc_tiger"] = scores.froc()
         return found, scores
 
-    def _limit(self, name: str) -> int:
-        config = self.config
-        n = math.ceil(len(self.data.stores[name]) / config.batch_size)
-        if config.fast_dev_run:
-            return min(n, int(config.fast_dev_run))
-        if config.overfit_batches and name == "val":
-            return limited(n, config.overfit_batches)
-        return limited(n, config.limit_val_batches if name == "val" else config.limit_test_batches)
+    def limit(self, name: str) -> int:
+        """Return how many batches of ``val`` or ``test`` the configuration leaves."""
+        overfit = self.config.overfit_batches and name == "val"
+        n = len(self.batches) if overfit else math.ceil(len(self.data.stores[name]) / self.config.batch_size)
+        return batches_left(self.config, name, n)
+
+    @property
+    def _keeps_checkpoints(self) -> bool:
+        return self.config.enable_checkpointing and not self.config.fast_dev_run
 
     def _log_row(self, sink: Any, *, validate: bool) -> None:
         """Log one row of the epoch so far, after a validation that may give the best weights."""
@@ -292,7 +304,7 @@ class Trainer:
                 f"the training loss of epoch {progress.epoch} is not finite ({trained['train_loss']}); lower --lr "
                 f"({self.config.lr}), set --gradient_clip_val, or use --precision 32"
             )
-        limit = self._limit("val") if validate else 0
+        limit = self.limit("val") if validate else 0
         validated = self.evaluate("val", limit)[0] if limit else {}
         row |= trained | validated
         shown = {
@@ -310,7 +322,7 @@ class Trainer:
 
     def _keep_best(self, validated: Mapping[str, float]) -> None:
         metric, progress = self.config.monitor, self.progress
-        if not validated or not self.config.enable_checkpointing:
+        if not validated or not self._keeps_checkpoints:
             return
         self._check_monitor(validated)
         value, best = validated[metric], progress.best_value
@@ -338,20 +350,22 @@ class Trainer:
             self.restore(self.run.checkpoint_path("last"))
         elif self.options.resume:
             logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
-        epochs = 1 if self.config.fast_dev_run else self.config.max_epochs
-        if (
-            self.config.num_sanity_val_steps > 0
-            and not self.progress.global_step
-            and not self.config.fast_dev_run
-        ):
-            self._check_monitor(self.evaluate("val", self.config.num_sanity_val_steps)[0])
-        while self.progress.epoch < epochs and not self._is_over():
-            with torch.autograd.set_detect_anomaly(self.config.detect_anomaly):
+        config = self.config
+        epochs = 1 if config.fast_dev_run else config.max_epochs
+        n = self.limit("val")
+        if config.num_sanity_val_steps >= 0:
+            n = min(n, config.num_sanity_val_steps)
+        if n and not self.progress.global_step and not config.fast_dev_run:
+            self._check_monitor(self.evaluate("val", n)[0])
+        finished = self.progress.epoch >= epochs or self._is_over() or not self._n_batches()
+        while not finished:
+            with torch.autograd.set_detect_anomaly(config.detect_anomaly):
                 self.train_epoch(stop, sink)
-            due = self.progress.epoch % self.config.save_every_n_epochs == 0
-            if self.config.enable_checkpointing and (due or stop.requested):
+            finished, stopped = self.progress.epoch >= epochs or self._is_over(), stop.requested
+            due = self.progress.epoch % config.save_every_n_epochs == 0
+            if self._keeps_checkpoints and (due or finished or stopped):
                 self.save_last()
-            if stop.requested and self.progress.epoch < epochs:
+            if stopped and not finished:
                 raise RunInterruptedError(
                     f"stopped by {stop.name} after epoch {self.progress.epoch - 1}; --resume continues"
                 )
@@ -377,13 +391,24 @@ class Trainer:
     def load_best(self) -> int:
         """Load the selected weights; return their epoch."""
         if not self.run.has_checkpoint("best"):
-            logger.warning("no epoch had a defined %s: the last weights are used", self.config.monitor)
-            return self.progress.epoch - 1
+            if self._keeps_checkpoints:
+                logger.warning("no epoch had a defined %s: the last weights are used", self.config.monitor)
+            return self.progress.epoch - (self.progress.batch == 0)
         state = self.run.load_checkpoint("best")
         self.network.load_state_dict({k.removeprefix("net."): v for k, v in state["state_dict"].items()})
         return int(state["epoch"])
 
 
 def _rows(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the kept rows; all of them without a copy."""
-    return values if bool(keep.all()) else values[keep]
+    """Return the kept rows; all of them without a copy.
+
+    Args:
+        values: Of every sample of the batch.
+        keep: On the CPU.
+    """
+    if bool(keep.all()):
+        return values
+    rows = keep.nonzero().squeeze(1)
+    if values.is_cuda:  # a copy from ordinary memory would wait for everything that the GPU has still to do
+        rows = rows.pin_memory().to(values.device, non_blocking=True)
+    return values.index_select(0, rows)

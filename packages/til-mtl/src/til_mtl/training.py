@@ -100,7 +100,8 @@ def _train(
     finally:
         sink.close()
     best_epoch = trainer.load_best()
-    scores = {name: trainer.evaluate(name) for name in ("val", "test") if name in data.stores}
+    limits = {name: trainer.limit(name) for name in ("val", "test") if name in data.stores}
+    scores = {name: trainer.evaluate(name, limit) for name, limit in limits.items() if limit}
     logger.info("peak memory %.0f MB", peak_memory_bytes(trainer.fabric.device) / 1e6)
     results = {
         "task": config.task,

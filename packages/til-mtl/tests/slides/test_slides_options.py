@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,19 @@ def test_flags(flags, name, value):
 def test_bad_values_are_named(flags, message):
     with pytest.raises(DataError, match=message):
         parse(*flags)
+
+
+def test_regions_take_the_place_of_slides(capsys):
+    parser = argparse.ArgumentParser()
+    add_predict_options(parser)
+    options = slide_options(parser.parse_args(["--checkpoint", "c.pt", "--regions", "r", "--out", "o"]))
+    assert (options.slides, options.regions) == (None, Path("r"))
+    for flags in ([], ["--slides", "s", "--regions", "r"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--checkpoint", "c.pt", "--out", "o", *flags])
+    assert "one of the arguments --slides --regions is required" in capsys.readouterr().err
+    with pytest.raises(DataError, match="--masks goes with --slides, not with --regions"):
+        slide_options(parser.parse_args(["--checkpoint=c", "--regions=r", "--out=o", "--masks=m"]))
 
 
 def test_a_bad_shard_is_a_usage_error(capsys):

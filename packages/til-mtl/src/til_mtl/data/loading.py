@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ class PatchBatch(NamedTuple):
     Attributes:
         images: float32 [n, 3, H, W], in [0, 1] or normalised.
         masks: int64 [n, H, W], labels.
-        tasks: int64 [n], 0 segmentation, 1 detection.
+        tasks: int64 [n] on the CPU, where they decide what is computed: 0 segmentation, 1 detection.
         indices: int64 [n], positions in the store.
     """
 
@@ -64,11 +65,18 @@ def to_tensor(
     scaled = pixels.to(dtype, memory_format=torch.contiguous_format) / 255
     if normalize == "none":
         return scaled
+    mean, deviation = _moments(normalize, dtype, scaled.device)
+    return (scaled - mean) / deviation
+
+
+@cache  # made anew for each batch they would make the CPU wait for the GPU
+def _moments(normalize: str, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation, [1, 3, 1, 1]."""
     mean, deviation = (
-        torch.tensor(values, dtype=dtype, device=scaled.device).view(1, 3, 1, 1)
+        torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1)
         for values in NORMALISATION[normalize]
     )
-    return (scaled - mean) / deviation
+    return mean, deviation
 
 
 class _RawBatch(NamedTuple):
@@ -124,7 +132,7 @@ def iterate_batches(
         yield PatchBatch(
             to_tensor(batch.images, normalize, device),
             batch.masks.to(device, non_blocking=True).long(),
-            torch.from_numpy(store.tasks[batch.indices]).to(device),
+            torch.from_numpy(store.tasks[batch.indices]),
             batch.indices,
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from til_mtl.errors import CheckpointError
+from til_mtl.til_score import OTHER, STROMA, TUMOR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from til_mtl.config import Task
     from til_mtl.slides.options import SlideOptions
+
+
+# Class of the network (0 other, 1 tumour, 2 stroma) → value in segmentation.tif (0 is background).
+VALUES = np.array([OTHER, TUMOR, STROMA], np.uint8)
 
 
 class SlideModel(Protocol):
@@ -35,6 +40,26 @@ class SlideModel(Protocol):
             float32 ``[n, 3, P, P]``, or the classes themselves, uint8 ``[n, P, P]``: 0 other, 1 tumour, 2 stroma.
         """
         ...
+
+
+def run_model(model: SlideModel, tiles: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Run a model and check what it returns.
+
+    Raises:
+        ValueError: Maps that do not fit the tiles.
+    """
+    tissue, cells = model(tiles)
+    if tissue.shape[-2:] != tiles.shape[1:3] or cells.shape != tiles.shape[:3]:
+        raise ValueError(
+            f"the model returned maps of shape {list(tissue.shape)} and {list(cells.shape)} for tiles of "
+            f"shape {list(tiles.shape)}"
+        )
+    return tissue, cells
+
+
+def label_map(tissue: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the challenge's labels (1 tumour, 2 stroma, 3 other) of one tile, from classes or probabilities."""
+    return VALUES[tissue.argmax(axis=0) if tissue.ndim == 3 else tissue]
 
 
 class NetworkModel:

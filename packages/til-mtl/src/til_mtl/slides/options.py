@@ -18,15 +18,16 @@ NMS_PX, FAITHFUL_NMS_PX = 12.0, 18.0
 
 @dataclass(frozen=True)
 class SlideOptions:
-    """How slides are turned into scores.
+    """How slides are turned into scores, or pictures of regions into maps and cells.
 
     Attributes:
+        out: Folder of the results: one folder a slide, or two files a region, and tables for all.
         slides: Folder of slides, or one slide.
-        out: Folder of the results: one folder a slide, and tables for all.
+        regions: Folder of pictures of regions, or one picture, in place of slides.
         checkpoint: Multi-task network, or tissue network.
         det_checkpoint: Cell network, beside a tissue network.
         masks: Folder of ``<id>_tissue.tif``; ``None`` finds tissue by colour.
-        mpp: µm per pixel at which the network looks at slides.
+        mpp: µm per pixel at which the network looks at slides; that of the pictures of regions.
         patch: Edge of a tile in pixels.
         margin: Pixels of a tile left out on either side.
         batch: Tiles that the network gets at a time.
@@ -47,8 +48,9 @@ class SlideOptions:
         again: Make anew what is complete.
     """
 
-    slides: Path
     out: Path
+    slides: Path | None = None
+    regions: Path | None = None
     checkpoint: Path | None = None
     det_checkpoint: Path | None = None
     masks: Path | None = None
@@ -73,6 +75,12 @@ class SlideOptions:
     again: bool = False
 
     def __post_init__(self) -> None:
+        if (self.slides is None) == (self.regions is None):
+            raise DataError("give either --slides or --regions")
+        if self.regions is not None:
+            of_slides = {"masks": self.masks, "mpp-of": self.mpp_of, "save-maps": self.save_maps}
+            for name in (name for name, value in of_slides.items() if value):
+                raise DataError(f"--{name} goes with --slides, not with --regions")
         positive = {"mpp": self.mpp, "cell-um": self.cell_um, "batch": self.batch, "jobs": self.jobs}
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
@@ -97,17 +105,23 @@ class SlideOptions:
     def result_settings(self) -> dict[str, Any]:
         """Return what the results of a slide depend on, beside slide, mask and networks."""
         return {
+            **self.region_settings(),
+            "cell_um": self.cell_um,
+            "region": self.counted_region,
+            "score": self.score,
+            "save_maps": self.save_maps,
+        }
+
+    def region_settings(self) -> dict[str, Any]:
+        """Return what maps and cells depend on, beside picture and networks."""
+        return {
             "mpp": self.mpp,
             "patch": self.patch,
             "margin": self.margin,
             "conf": self.conf,
             "nms": self.nms,
-            "cell_um": self.cell_um,
-            "region": self.counted_region,
-            "score": self.score,
             "precision": self.precision,
             "normalize": self.normalize,
-            "save_maps": self.save_maps,
         }
 
 
@@ -123,7 +137,15 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--det-checkpoint", type=Path, help="cell network, beside a single-task tissue network"
     )
-    files.add_argument("--slides", type=Path, required=True, help="folder of slides, or one slide")
+    what = files.add_mutually_exclusive_group(required=True)
+    what.add_argument("--slides", type=Path, help="folder of slides, or one slide")
+    what.add_argument(
+        "--regions",
+        type=Path,
+        metavar="DIR",
+        help="folder of pictures of regions (PNG, TIFF, JPEG) of --mpp µm per pixel: a mask and a list of cells of "
+        "each, as evaluate_l1.py reads them",
+    )
     files.add_argument("--masks", type=Path, help="folder of <id>_tissue.tif (default: tissue by colour)")
     files.add_argument(
         "--out", "--output", dest="out", type=Path, required=True, help="folder of the results"
@@ -135,9 +157,13 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument("--precision", choices=["auto", "32", "16", "bf16"], default="auto")
     run.add_argument(
-        "--shard", type=_shard, default=Shard(), metavar="I/N", help="do every N-th slide, from the I-th"
+        "--shard",
+        type=_shard,
+        default=Shard(),
+        metavar="I/N",
+        help="do every N-th slide or region, from the I-th",
     )
-    run.add_argument("--jobs", type=int, default=1, help="slides worked on side by side")
+    run.add_argument("--jobs", type=int, default=1, help="slides or regions worked on side by side")
     run.add_argument(
         "--threads", type=int, help="threads that read a slide's tiles (default: CPUs, at most 4)"
     )

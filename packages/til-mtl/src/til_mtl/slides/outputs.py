@@ -1,29 +1,22 @@
-"""The files of one slide: the challenge's outputs, what QuPath opens, and a picture."""
+"""The files of one slide: the challenge's outputs, and what QuPath opens."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medshared.files import atomic_open, write_bytes, write_text
+from medshared.files import atomic_open, write_text
 from til_mtl.peaks import Candidates
+from til_mtl.slides.overlay import COLOURS
 from til_mtl.slides.tallies import TISSUES, Tallies
 from til_mtl.til_score import OTHER, STROMA, TUMOR
 
-if TYPE_CHECKING:
-    from medshared.slides import Slide
-
-COLOURS = {TUMOR: (200, 0, 0), STROMA: (60, 160, 60), OTHER: (70, 110, 200)}
 QUPATH_NAMES = {0: "Background", TUMOR: "Tumor", STROMA: "Stroma", OTHER: "Other"}
 _Z_MM = 0.5009999871253967  # third coordinate of the challenge's points
-_OPACITY = 0.35
-_PICTURE_PX = 1600
 _SPECK = 16  # blocks; smaller regions are not drawn for QuPath
 _PART = 20_000  # cells turned into text at a time
 
@@ -118,40 +111,3 @@ def write_tissue_geojson(path: Path, tallies: Tallies, level0_px: float) -> Path
         named = {"name": QUPATH_NAMES[value], "color": list(COLOURS[value])}
         properties += [{"classification": named, "isLocked": True}] * len(found)
     return write_geojson(path, contours, properties)
-
-
-def write_overlay(path: Path, slide: Slide, tallies: Tallies, cells: Candidates, level0_px: float) -> Path:
-    """Write a picture of the slide with tissues in colour and cells as dots.
-
-    Args:
-        path: ``overlay.png``.
-        slide: The slide; parts that cannot be decoded show its background.
-        tallies: Of the slide.
-        cells: In pixels of the map.
-        level0_px: Level-0 pixels of one pixel of the map.
-    """
-    from PIL import Image
-
-    from medshared.slides import FaultList, read_overview
-
-    image, scale = read_overview(slide, max(1.0, max(slide.dimensions) / _PICTURE_PX), FaultList(slide.path))
-    height, width = image.shape[:2]
-    coarse = tallies.coarse_map()
-    step = tallies.block * level0_px
-    rows = np.minimum(((np.arange(height) + 0.5) * scale[1] / step).astype(int), coarse.shape[0] - 1)
-    columns = np.minimum(((np.arange(width) + 0.5) * scale[0] / step).astype(int), coarse.shape[1] - 1)
-    picture = _blended(image, coarse[rows][:, columns])
-    x = np.minimum(((cells.x + 0.5) * level0_px / scale[0]).astype(int), width - 1)
-    y = np.minimum(((cells.y + 0.5) * level0_px / scale[1]).astype(int), height - 1)
-    picture[y, x] = (255, 230, 0)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return write_bytes(path, buffer.getvalue())
-
-
-def _blended(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    table = np.zeros((4, 3))
-    for value, colour in COLOURS.items():
-        table[value] = colour
-    mixed = (1 - _OPACITY) * image + _OPACITY * table[labels]
-    return np.where((labels > 0)[..., None], np.rint(mixed), image).astype(np.uint8)

@@ -41,7 +41,7 @@ def write_slide_page(
         }
     )
     report.section("Slide")
-    report.figure(overlay, "Red: tumour, green: stroma, blue: other tissue; yellow dots: lymphocytes")
+    report.figure(overlay, "Red: tumour, green: stroma, blue: other tissue; yellow: lymphocytes")
     if len(faults):
         report.warning(
             f"{len(faults)} of {facts['n_tiles']} tiles cannot be decoded. They are left out of all areas and hold no "

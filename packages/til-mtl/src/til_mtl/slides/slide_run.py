@@ -19,6 +19,7 @@ from til_mtl.slides import outputs
 from til_mtl.slides.feed import MAPS, ProbabilitySpool, StripFeed
 from til_mtl.slides.maps import SlideModel
 from til_mtl.slides.options import SlideOptions
+from til_mtl.slides.overlay import write_overlay
 from til_mtl.slides.page import write_slide_page
 from til_mtl.slides.strips import Clock, StripReader
 from til_mtl.slides.tallies import Tallies
@@ -174,7 +175,7 @@ def write_beside(folder: Path, slide: Slide, maps: SlideMaps, faults: FaultList)
     outputs.write_detections(folder / "detected-lymphocytes.json", maps.cells, maps.plan.mpp)
     outputs.write_cells_geojson(folder / "cells.geojson", maps.cells, step)
     outputs.write_tissue_geojson(folder / "tissue.geojson", maps.tallies, step)
-    outputs.write_overlay(folder / "overlay.png", slide, maps.tallies, maps.cells, step)
+    write_overlay(folder / "overlay.png", slide, maps.tallies, maps.cells, step)
     if len(faults):
         faults.write(folder / "faults.csv")
 

@@ -12,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshared.slides.faults import FaultList
-from til_mtl.slides.maps import SlideModel
-from til_mtl.slides.tiling import TilePlan, TissueRows
+from til_mtl.slides.maps import SlideModel, label_map, run_model
+from til_mtl.slides.tiling import TilePlan, TissueRows, kept_part
 
 if TYPE_CHECKING:
     from medshared.slides import Slide, Tile
-
-# Class of the network (0 other, 1 tumour, 2 stroma) → value in segmentation.tif (0 is background).
-VALUES = np.array([3, 1, 2], np.uint8)
 
 
 @dataclass
@@ -146,13 +143,8 @@ class StripReader:
         """Run the model on some tiles and put the kept parts where they belong."""
         pixels = np.stack([tile.pixels for tile in group])
         started = time.perf_counter()
-        tissue, cells = self.model(pixels)
+        tissue, cells = run_model(self.model, pixels)
         self.clock.network += time.perf_counter() - started
-        if tissue.shape[-2:] != pixels.shape[1:3] or cells.shape != pixels.shape[:3]:
-            raise ValueError(
-                f"the model returned maps of shape {list(tissue.shape)} and {list(cells.shape)} for tiles of "
-                f"shape {list(pixels.shape)}"
-            )
         for number, (row, column) in enumerate(places):
             if row not in waiting:
                 waiting[row] = self._open(row, empty=False)
@@ -174,19 +166,11 @@ class StripReader:
         self, strip: Strip, row: int, column: int, tissue: NDArray[Any], cells: NDArray[np.float32]
     ) -> None:
         assert strip.segmentation is not None and strip.probability is not None  # noqa: S101, PT018
-        (top, bottom), (left, right) = (
-            self.plan.rows.edges[row : row + 2],
-            self.plan.columns.edges[column : column + 2],
-        )
-        y, x = self.plan.rows.starts[row], self.plan.columns.starts[column]
-        kept = (slice(top - y, bottom - y), slice(left - x, right - x))
+        window, kept = kept_part(self.plan.rows, self.plan.columns, row, column)
+        (top, bottom), (left, right) = ((each.start, each.stop) for each in window)
         inside = self.tissue.between(top, bottom, left, right)
-        if tissue.ndim == 3:
-            classes = tissue[:, kept[0], kept[1]].argmax(axis=0)
-            if strip.tissue_probability is not None:
-                shares = tissue[:, kept[0], kept[1]] * inside
-                strip.tissue_probability[:, :, left:right] = np.rint(255 * np.clip(shares, 0, 1))
-        else:
-            classes = tissue[kept]
-        strip.segmentation[:, left:right] = VALUES[classes] * inside
+        if tissue.ndim == 3 and strip.tissue_probability is not None:
+            shares = tissue[:, kept[0], kept[1]] * inside
+            strip.tissue_probability[:, :, left:right] = np.rint(255 * np.clip(shares, 0, 1))
+        strip.segmentation[:, left:right] = label_map(tissue[..., kept[0], kept[1]]) * inside
         strip.probability[:, left:right] = np.where(inside, cells[kept], 0)

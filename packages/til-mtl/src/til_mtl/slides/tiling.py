@@ -54,6 +54,18 @@ def plan_axis(length: int, tile: int, margin: int) -> Axis:
     return Axis(np.asarray(starts, np.int64), np.asarray(edges, np.int64))
 
 
+Window = tuple[slice, slice]
+
+
+def kept_part(rows: Axis, columns: Axis, row: int, column: int) -> tuple[Window, Window]:
+    """Return which rows and columns of the map come from a tile, and where they lie in the tile."""
+    axes = ((rows, row), (columns, column))
+    edges = [(int(axis.edges[n]), int(axis.edges[n + 1]), int(axis.starts[n])) for axis, n in axes]
+    (top, bottom, y), (left, right, x) = edges
+    window = (slice(top, bottom), slice(left, right))
+    return window, (slice(top - y, bottom - y), slice(left - x, right - x))
+
+
 @dataclass(frozen=True)
 class TilePlan:
     """The tiles of one slide in pixels of the map, the grid that the network's output lives on.
