@@ -54,6 +54,17 @@ def test_a_better_side_is_seen(make_scores):
     assert shown_table(table)[2]["mtl"].startswith("1.000 (1.000 to 1.000)")
 
 
+def test_two_slides_of_a_patient_are_drawn_together(make_scores):
+    scores = make_scores(n=16)
+    patients = [f"TCGA-A1-{'AB'[i // 8]}000-01Z-00-DX{1 + i % 2}.X" for i in range(16)]
+    by_patient = paired_table(
+        replace(scores, slides=tuple(patients)), replace(scores, slides=tuple(patients)), resamples=60
+    )
+    as_one = tuple("AB"[i // 8] for i in range(16))
+    alike = paired_table(replace(scores, slides=as_one), replace(scores, slides=as_one), resamples=60)
+    assert [row["mtl_low"] for row in by_patient] == [row["mtl_low"] for row in alike]
+
+
 def test_other_patches_are_refused(make_scores):
     with pytest.raises(
         DataError, match=r"not scored on the same patches \(12 and 12; only in the first: p0, p1, p2"

@@ -66,7 +66,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", type=int, nargs="+", help="train these folds alone, as a job of an array")
     parser.add_argument("--config", type=Path, help="YAML file with the keys of a run")
     parser.add_argument("--output", type=Path, default=Path("runs/til-mtl-compare"))
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples by slide")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples by patient")
     parser.add_argument(
         "--resume", action="store_true", help="continue stopped runs, leave finished ones alone"
     )

@@ -1,7 +1,7 @@
 """Multi-task against single-task: the three networks on the same folds, one table with paired intervals.
 
 All three go through the same loop with the same sampler. The held-out patches of all folds are pooled, and intervals
-come from resampling slides, the same ones for both sides, so that differences between slides cancel.
+come from resampling patients, the same ones for both sides, so that differences between patients cancel.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from medshared.process import StopSignal
 from medshared.report import Report
 from medshared.tables import write_table
 from til_mtl.config import Config, Task
+from til_mtl.data.tiger import patient_of
 from til_mtl.errors import DataError
 from til_mtl.folds import fold_config
 from til_mtl.patch_scores import PatchScores
@@ -43,7 +44,7 @@ class Comparison:
         only: Folds to train here; empty: all.
         resume: Continue stopped runs, leave finished ones alone.
         download: Allow fetching ImageNet weights.
-        resamples: Bootstrap resamples of the slides.
+        resamples: Bootstrap resamples of the patients.
         seed: Of the bootstrap.
     """
 
@@ -131,14 +132,14 @@ def paired_table(
     Args:
         multi: Results of the multi-task network.
         single: Results of the two single-task networks on the same patches, in any order.
-        resamples: Bootstrap resamples of the slides.
+        resamples: Bootstrap resamples of the patients.
         seed: Of the bootstrap.
 
     Raises:
         DataError: The sides were not scored on the same patches.
     """
     order = _same_order(multi, single)
-    groups = [slide or f"patch {i}" for i, slide in enumerate(multi.slides)]
+    groups = [patient_of(slide) if slide else f"patch {i}" for i, slide in enumerate(multi.slides)]
 
     def statistics(rows: np.ndarray) -> dict[str, float]:
         a, b = multi.metrics(rows), single.metrics(order[rows])
@@ -191,6 +192,7 @@ def write_comparison(comparison: Comparison) -> dict[str, Any]:
         "folds": comparison.folds,
         "patches": len(single),
         "slides": len(set(single.slides) - {""}),
+        "patients": len({patient_of(slide) for slide in single.slides if slide}),
         "table": table,
         "effort": effort,
     }
@@ -213,7 +215,7 @@ def _write_report(path: Path, content: dict[str, Any]) -> None:
     report = Report("Multi-task against single-task", subtitle=subtitle)
     report.section("Held-out patches of all folds").table(shown_table(content["table"]))
     report.text(
-        f"95 % intervals from resampling the {content['slides']} slides, the same ones for both sides. Epochs were "
+        f"95 % intervals from resampling the {content['patients']} patients, the same ones for both sides. Epochs were "
         "selected on the same patches, alike for all networks, so levels are a little high; differences are fair."
     )
     report.section("Effort")

@@ -177,7 +177,7 @@ def write_demo_report(
 def _add_comparison(report: Report, content: Mapping[str, Any]) -> None:
     """Show both sides on validation patches and on slides."""
     report.section("Multi-task against single-task")
-    report.table(shown_table(content["comparison"]), caption="95 % intervals from resampling slides")
+    report.table(shown_table(content["comparison"]), caption="95 % intervals from resampling patients")
     sides = [
         {
             "statistic": key,
