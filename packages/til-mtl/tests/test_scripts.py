@@ -274,6 +274,16 @@ def test_folds_are_averaged(patches, tmp_path, caplog):
     assert f"1 of 2 folds failed: {tmp_path / 'cv' / 'fold9'}" in caplog.text
 
 
+def test_networks_are_compared_on_the_same_folds(patches, tmp_path):
+    flags = ["--data_dir", patches, "--output", tmp_path, "--max_epochs", "1", "--resamples", "20", *TRAIN]
+    verb("compare", "--folds", "2", "--only", "1", *flags)
+    assert not (tmp_path / "comparison.json").exists()
+    verb("compare", "--folds", "2", "--resume", *flags)
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert {row["metric"] for row in content["table"]} >= {"dice_tumor", "dice_stroma", "froc", "cell_f1"}
+    assert (tmp_path / "report.html").is_file()
+
+
 def test_a_signal_between_two_folds_starts_no_further_one(patches, tmp_path, monkeypatch):
     from til_mtl import training
 

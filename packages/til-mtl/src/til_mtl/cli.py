@@ -58,7 +58,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
-    from til_mtl.flags import add_config_flags
+    from til_mtl.flags import add_config_flags, parse_bool
 
     parser.add_argument(
         "--folds", type=int, required=True, help="K: folders fold1 … foldK of the prepared data"
@@ -73,6 +73,10 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", action="store_true", help="allow fetching ImageNet weights")
     parser.add_argument("--device", default=argparse.SUPPRESS, help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--precision", default=argparse.SUPPRESS, help="32, 16, bf16 or auto")
+    parser.add_argument(
+        "--faithful", nargs="?", const=True, type=parse_bool, default=argparse.SUPPRESS,
+        help="the original's behaviour (see the README)",
+    )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_config_flags(parser, None)
 

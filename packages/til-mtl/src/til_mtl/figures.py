@@ -97,7 +97,8 @@ def draw_learning(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Fig
                 x, y = zip(*points, strict=True)
                 axis.plot(x, y, marker="o", markersize=3, color=colour, label=part)
         axis.set(title=key, xlabel="step")
-        axis.legend(frameon=False, fontsize=8)
+        if axis.lines:
+            axis.legend(frameon=False, fontsize=8)
     return figure
 
 

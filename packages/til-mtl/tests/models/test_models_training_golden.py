@@ -55,7 +55,7 @@ def test_golden_steps(run, mode, dtype, golden_npz, golden_json, build_golden):
     kind = torch.float64 if dtype == "f64" else torch.float32
     network = build_golden(run, kind, **OPTIONS[mode]).train()
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.Adam(parameters.values(), lr=0.001, weight_decay=0.001)
+    optimiser = torch.optim.Adam(parameters.values(), lr=0.001, weight_decay=0.001, fused=True)  # as runs do
     batch = _batch(golden, TASKS[run][0], kind)
     expected = golden[f"{run}.{mode}.{dtype}.losses"]
     losses = []
