@@ -75,10 +75,11 @@ def collect_results(parts: DemoParts, seed: int) -> tuple[dict[str, Any], dict[s
         "comparison": paired_table(multi, single, resamples=RESAMPLES, seed=seed),
         "effort": {task: _effort(run) for task, run in parts.runs.items()},
     }
-    planted = table["planted"].to_numpy()
+    scored = table.dropna(subset="mtl")
+    predicted, planted = scored["mtl"].to_numpy(), scored["planted"].to_numpy()
     pictures = {
-        "til_scores": draw_scatter(table["mtl"].to_numpy(), planted),
-        "bland_altman": draw_bland_altman(table["mtl"].to_numpy(), planted),
+        "til_scores": draw_scatter(predicted, planted),
+        "bland_altman": draw_bland_altman(predicted, planted),
         "froc": draw_froc(curves),
     }
     return content, pictures
