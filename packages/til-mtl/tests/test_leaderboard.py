@@ -122,7 +122,7 @@ def _resize_mask(pred, truth):
 
 
 def _colour_mask(pred, truth):
-    Image.fromarray(np.zeros((20, 25, 3), np.uint8)).save(pred / "t0_[0, 0, 25, 20].png")
+    Image.fromarray(np.full((20, 25, 3), (9, 1, 2), np.uint8)).save(pred / "t0_[0, 0, 25, 20].png")
 
 
 def _cut_mask(pred, truth):
@@ -161,6 +161,20 @@ def _no_bbox(pred, truth):
     coco.write_text(json.dumps(content))
 
 
+def _no_size(pred, truth):
+    coco = next(truth.rglob("*coco.json"))
+    content = json.loads(coco.read_text())
+    del content["images"][0]["width"]
+    coco.write_text(json.dumps(content))
+
+
+def _no_region(pred, truth):
+    coco = next(truth.rglob("*coco.json"))
+    content = json.loads(coco.read_text())
+    content["annotations"][0]["image_id"] = 99
+    coco.write_text(json.dumps(content))
+
+
 def _empty_pred(pred, truth):
     for file in pred.iterdir():
         file.unlink()
@@ -176,14 +190,16 @@ def _empty_truth(pred, truth):
     [
         (_drop_mask, r"segmentation\.tif: missing, and there is no t0_.*png either"),
         (_resize_mask, "6 x 5 px, but the region has 25 x 20"),
-        (_colour_mask, "expected labels in one 8-bit channel, found pixels of mode RGB"),
+        (_colour_mask, r"a mask has one channel of labels, found a colour image \(RGB\)"),
         (_cut_mask, "cannot be decoded"),
         (_label_9, r"labels \[9\] are not TIGER's"),
         (_drop_points, r"detected-lymphocytes\.json: missing, and there is no c0_.*json either"),
         (_no_probability, "point 0: expected a point .* and a probability"),
         (_half_json, "the file ends too early"),
-        (_box_outside, r"annotation 3: box \[500, 10, 16, 16\] lies outside c\d_.* of 400 x 400 px"),
-        (_no_bbox, "not in COCO form .* KeyError"),
+        (_box_outside, r"box \[500\.0, 10\.0, 16\.0, 16\.0\] lies outside c\d_.* of 400 x 400 px"),
+        (_no_bbox, r"annotations\[0\]: bbox must be \[x, y, width, height\], found None"),
+        (_no_size, r"the image 'c0_\[0, 0, 400, 400\]' lacks width or height"),
+        (_no_region, r"annotations\[0\]: image_id 99 is unknown"),
         (_empty_pred, "name the files after the regions"),
         (_empty_truth, r"no masks/<region>\.png and no tiger-coco\.json"),
     ],

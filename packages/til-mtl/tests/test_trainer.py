@@ -8,8 +8,10 @@ import torch
 
 from medshared.configuration import load_config
 from medshared.runs import RunDirectory
+from til_mtl import rescoring
 from til_mtl.config import Config
 from til_mtl.errors import TrainingError
+from til_mtl.patch_scores import PatchScores
 from til_mtl.run_data import load_run_data
 from til_mtl.trainer import RunOptions, Trainer
 from til_mtl.training import train_run
@@ -124,6 +126,14 @@ def test_the_last_scores_keep_to_the_limits(toy_keys, tmp_path):
         assert len(val["names"]) == 4
     with np.load(tmp_path / "a" / "predictions_test.npz") as test:
         assert len(test["names"]) == 2
+
+
+def test_a_checkpoint_is_scored_within_the_limits(toy_keys, toy_network, tmp_path, monkeypatch):
+    network = toy_network("mtl")
+    monkeypatch.setattr(rescoring, "load_network", lambda path, task: (network, {}))
+    config = config_of(toy_keys, batch_size=2, limit_test_batches=1)
+    rescoring.rescore(tmp_path / "best.pt", tmp_path / "out", config=config)
+    assert len(PatchScores.read(tmp_path / "out" / "predictions_test.npz")) == 2
 
 
 def test_no_validation_at_all(toy_keys, tmp_path):

@@ -160,3 +160,18 @@ def batch_of(config: Config, store: PatchStore, indices: np.ndarray, device: tor
         device: Where to.
     """
     return next(_with_images(config, store, iter([indices]), device))
+
+
+def rows_of(values: Tensor, keep: Tensor) -> Tensor:
+    """Return the kept rows; all of them without a copy.
+
+    Args:
+        values: Of every sample of the batch.
+        keep: On the CPU.
+    """
+    if bool(keep.all()):
+        return values
+    rows = keep.nonzero().squeeze(1)
+    if values.is_cuda:  # a copy from ordinary memory would wait for everything that the GPU has still to do
+        rows = rows.pin_memory().to(values.device, non_blocking=True)
+    return values.index_select(0, rows)

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,19 @@ _COURSE = (
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "monitor"),
     *("limit_train_batches", "overfit_batches", "epoch_values", "froc"),
 )
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with every ``last.pt``."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the epoch under way
+    global_step: int = 0  # optimiser steps
+    best_value: float = math.nan
+    best_epoch: int = -1
+    best_step: int = 0
+    seconds: float = 0.0  # of training so far, over all sessions of the run
 
 
 def plain_config(config: Config) -> dict[str, Any]:
@@ -114,8 +127,6 @@ def restore_state(trainer: Trainer, path: Path) -> None:
     Raises:
         CheckpointError: The file cannot continue this run.
     """
-    from til_mtl.trainer import Progress
-
     state = load_checkpoint(path)
     if not isinstance(state, dict) or not state.get("optimizer_states"):
         raise CheckpointError(

@@ -75,7 +75,11 @@ def _train_one(
     if arguments.resume and (folder / "results.json").is_file():
         from medshared.files import read_json
 
-        logger.info("%s: finished already", folder)
+        logger.info(
+            "%s: finished already; --resume_from_checkpoint %s with another --output trains on",
+            folder,
+            folder / "checkpoints" / "last.pt",
+        )
         return read_json(folder / "results.json")
     checkpoint = getattr(arguments, "resume_from_checkpoint", None)
     options = RunOptions(arguments.resume, checkpoint, arguments.download)

@@ -23,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshared.files import read_json
-from til_mtl.data.tiger import RegionName, parse_region_name
+from til_mtl.data.images import read_labels
+from til_mtl.data.label_tiff import read_label_rectangle
+from til_mtl.data.tiger import RegionName, parse_region_name, read_cell_boxes
 from til_mtl.errors import DataError
+from til_mtl.prepare.cells import box_centres, clip_status
 
 logger = logging.getLogger(__name__)
 
@@ -74,48 +77,38 @@ def find_truth(folder: Path) -> Truth:
             masks[file.stem] = file
     cells: dict[str, CellRegion] = {}
     for file in sorted(folder.rglob("*coco*.json")):
-        cells.update(read_coco(file))
+        cells.update(read_cell_regions(file))
     if not masks and not cells:
         raise DataError(f"{folder}: no masks/<region>.png and no tiger-coco.json below it")
     return Truth(masks, cells)
 
 
-def read_coco(path: Path) -> dict[str, CellRegion]:
+def read_cell_regions(path: Path) -> dict[str, CellRegion]:
     """Read the cells of TIGER's COCO file, by region.
 
     Raises:
         DataError: Naming the entry that does not fit.
     """
-    content = _read_json(path)
-    regions: dict[Any, tuple[str, tuple[int, int], list[tuple[float, float]]]] = {}
-    try:
-        for image in content["images"]:
-            name = Path(str(image["file_name"])).stem
-            regions[image["id"]] = (name, (int(image["width"]), int(image["height"])), [])
-        for number, entry in enumerate(content["annotations"]):
-            x, y, w, h = (float(each) for each in entry["bbox"])
-            if entry["image_id"] not in regions:
-                raise DataError(
-                    f"{path}: annotation {number} belongs to image {entry['image_id']}, which is not listed"
-                )
-            name, (width, height), centres = regions[entry["image_id"]]
-            if x + w <= 0 or y + h <= 0 or x >= width or y >= height or w <= 0 or h <= 0:
-                raise DataError(
-                    f"{path}: annotation {number}: box {entry['bbox']} lies outside {name} of {width} x {height} px"
-                )
-            centres.append((x + w / 2, y + h / 2))
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path}: not in COCO form (images, annotations with bbox [x, y, w, h]): {error!r}"
-        ) from error
-    return {name: CellRegion(size, np.reshape(centres, (-1, 2))) for name, size, centres in regions.values()}
+    table = read_cell_boxes(path)
+    wrong = next(iter([*table.loose, *table.problems.values()]), None)
+    if wrong is not None:
+        raise DataError(wrong)
+    regions = {}
+    for name, boxes in table.boxes.items():
+        if name not in table.sizes:
+            raise DataError(f"{path}: the image {name!r} lacks width or height")
+        width, height = table.sizes[name]
+        _, outside = clip_status(boxes, (height, width))
+        if len(outside):
+            box = boxes[outside[0]].tolist()
+            raise DataError(f"{path}: box {box} lies outside {name} of {width} x {height} px")
+        regions[name] = CellRegion(table.sizes[name], box_centres(boxes))
+    return regions
 
 
 def read_truth_mask(path: Path) -> NDArray[np.uint8]:
     """Read a region's tissue: 0 tumour, 1 stroma, 2 rest, 255 not annotated."""
-    labels = _read_labels(path)
+    labels = read_labels(path)
     table = np.full(256, NOT_ANNOTATED, np.uint8)
     for label, kind in _TRUTH.items():
         table[label] = kind
@@ -156,7 +149,7 @@ class Predictions:
         """Return a region's predicted tissue, uint8 [H, W]: 0 tumour, 1 stroma, 2 rest."""
         file = self.folder / f"{name}.png"
         if file.is_file():
-            labels = _read_labels(file)
+            labels = read_labels(file)
             if (labels.shape[1], labels.shape[0]) != size:
                 raise DataError(
                     f"{file}: {labels.shape[1]} x {labels.shape[0]} px, but the region has {size[0]} x {size[1]}"
@@ -197,8 +190,6 @@ class Predictions:
 
     def _cut(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Cut a region from a slide's map; pixels of another size are taken by the nearest."""
-        from medshared.slides import open_slide
-
         place = self._place(name, ".png")
         file = self.folder / place.slide / "segmentation.tif"
         if not file.is_file():
@@ -206,9 +197,8 @@ class Predictions:
         step = float(self._slide_facts(place.slide)["level0_px"])
         columns = ((np.arange(size[0]) + place.x + 0.5) / step).astype(int)
         rows = ((np.arange(size[1]) + place.y + 0.5) / step).astype(int)
-        corner, extent = (columns[0], rows[0]), (columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
-        with open_slide(file, fast=False) as opened:
-            labels = opened.read_level(corner, 0, extent)[..., 0]
+        extent = (int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
+        labels = read_label_rectangle(file, int(columns[0]), int(rows[0]), *extent)
         return labels[rows - rows[0]][:, columns - columns[0]]
 
 
@@ -238,23 +228,6 @@ def read_points(path: Path) -> Floats:
             raise DataError(f"{path}: point {number} holds values that are no numbers")
         rows.append(row)
     return np.asarray(rows, np.float64).reshape(-1, 3)
-
-
-def _read_labels(path: Path) -> NDArray[np.uint8]:
-    """Read an 8-bit label image; palette images hold the labels as indices."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise DataError(
-                    f"{path}: expected labels in one 8-bit channel, found pixels of mode {image.mode}"
-                )
-            return np.array(image).astype(np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such mask") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); it is damaged or cut off") from error
 
 
 def _read_json(path: Path) -> Any:

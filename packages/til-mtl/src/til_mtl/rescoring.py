@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from til_mtl.batches import evaluation_batches
 from til_mtl.config import Config
 from til_mtl.devices import choose_device
 from til_mtl.errors import DataError
+from til_mtl.limits import batches_left
 from til_mtl.models.checkpoint import load_network
 from til_mtl.patch_scores import PatchScorer, PatchScores
 from til_mtl.run_data import find_store
@@ -64,7 +66,10 @@ def rescore(
     if store is None:
         raise DataError(f"{settings.data_dir or Path.cwd()}: no patches in the set {set_name}")
     device = choose_device(settings)
-    scores = score_network(network.to(device), settings, store, device)
+    # The limits of the run that made the checkpoint are not those of this set.
+    n = math.ceil(len(store) / settings.batch_size)
+    limit = None if config is None else batches_left(settings, set_name, n)
+    scores = score_network(network.to(device), settings, store, device, limit)
     metrics = scores.metrics()
     output.mkdir(parents=True, exist_ok=True)
     scores.write(output / f"predictions_{set_name}.npz")
@@ -74,7 +79,9 @@ def rescore(
     return metrics
 
 
-def score_network(network: Any, config: Config, store: Any, device: torch.device) -> PatchScores:
+def score_network(
+    network: Any, config: Config, store: Any, device: torch.device, limit: int | None = None
+) -> PatchScores:
     """Run a network over a store of patches.
 
     Args:
@@ -82,10 +89,11 @@ def score_network(network: Any, config: Config, store: Any, device: torch.device
         config: Resolved configuration.
         store: The patches.
         device: Where to compute.
+        limit: Batches; null takes all.
     """
     scorer = PatchScorer(config)
     network.eval()
     with torch.no_grad():
-        for batch in evaluation_batches(config, store, device=device):
+        for batch in evaluation_batches(config, store, device=device, limit=limit):
             scorer.add(network.maps(batch.images), batch, store)
     return scorer.scores(store)

@@ -23,8 +23,8 @@ from medshared.command_line import RunInterruptedError
 from medshared.gpu import resolve_precision, seed_everything
 from medshared.process import progress as show_progress
 from medshared.runs import RunDirectory, StopSignal
-from til_mtl.batches import Batch, TrainingBatches, evaluation_batches
-from til_mtl.checkpoints import best_state, complete_state, link_original_name, restore_state
+from til_mtl.batches import Batch, TrainingBatches, evaluation_batches, rows_of
+from til_mtl.checkpoints import Progress, best_state, complete_state, link_original_name, restore_state
 from til_mtl.config import Config
 from til_mtl.devices import choose_device
 from til_mtl.epoch_values import EpochValues
@@ -37,19 +37,6 @@ from til_mtl.patch_scores import PatchScorer, PatchScores
 from til_mtl.run_data import RunData
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """Where a run is; saved with every ``last.pt``."""
-
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # finished batches of the epoch under way
-    global_step: int = 0  # optimiser steps
-    best_value: float = math.nan
-    best_epoch: int = -1
-    best_step: int = 0
-    seconds: float = 0.0  # of training so far, over all sessions of the run
 
 
 @dataclass(frozen=True)
@@ -79,10 +66,11 @@ class Trainer:
     def __init__(self, config: Config, data: RunData, run: RunDirectory, options: RunOptions) -> None:
         self.config, self.data, self.run, self.options = config, data, run, options
         device = choose_device(config)
+        self.precision = resolve_precision(config.precision, device)
         self.fabric = Fabric(
             accelerator=device.type,
             devices=[device.index] if device.index is not None else 1,
-            precision=resolve_precision(config.precision, device),  # type: ignore[arg-type]
+            precision=self.precision,  # type: ignore[arg-type]
         )
         seed_everything(config.seed_everything, deterministic=config.deterministic)
         torch.backends.cudnn.benchmark = config.benchmark
@@ -115,7 +103,7 @@ class Trainer:
             # Decay would pull the learned weights towards 1.
             groups.append({"params": list(self.weighting.parameters()), "weight_decay": 0.0})
         # Fused Adam unscales float16 gradients inside its step, where they can no longer be clipped.
-        clips_scaled = config.precision == "16" and bool(config.gradient_clip_val)
+        clips_scaled = self.precision == "16-mixed" and bool(config.gradient_clip_val)
         fused = self.fabric.device.type in ("cpu", "cuda") and not clips_scaled
         adam = torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
         self.optimizer: Any = self.fabric.setup_optimizers(adam)
@@ -151,11 +139,11 @@ class Trainer:
         tissue = cells = None
         is_cell = batch.tasks == 1
         if maps.seg is not None and not bool(is_cell.all()):
-            logits, labels = _rows(maps.seg, ~is_cell), _rows(batch.masks, ~is_cell)
+            logits, labels = rows_of(maps.seg, ~is_cell), rows_of(batch.masks, ~is_cell)
             # The single-task script pools Dice over the batch, the multi-task one takes it patch by patch.
             tissue = tissue_loss(logits.float(), labels, exact=exact, per_sample_dice=config.task == "mtl")
         if maps.det is not None and bool(is_cell.any()):
-            logits, labels = _rows(maps.det, is_cell), _rows(batch.masks, is_cell)
+            logits, labels = rows_of(maps.det, is_cell), rows_of(batch.masks, is_cell)
             cells = cell_loss(logits.float(), labels, exact=exact, dice_weight=config.det_dice)
         if tissue is None and cells is None:
             raise TrainingError("a batch has no patch of the network's task; check the folders of data_dir")
@@ -397,18 +385,3 @@ class Trainer:
         state = self.run.load_checkpoint("best")
         self.network.load_state_dict({k.removeprefix("net."): v for k, v in state["state_dict"].items()})
         return int(state["epoch"])
-
-
-def _rows(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the kept rows; all of them without a copy.
-
-    Args:
-        values: Of every sample of the batch.
-        keep: On the CPU.
-    """
-    if bool(keep.all()):
-        return values
-    rows = keep.nonzero().squeeze(1)
-    if values.is_cuda:  # a copy from ordinary memory would wait for everything that the GPU has still to do
-        rows = rows.pin_memory().to(values.device, non_blocking=True)
-    return values.index_select(0, rows)

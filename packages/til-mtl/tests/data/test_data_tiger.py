@@ -1,11 +1,13 @@
 """Names, scores and annotations of the download."""
 
+import json
+
 import numpy as np
 import pytest
 
 from medshared.tables import TableError
 from til_mtl.data.asap import read_asap
-from til_mtl.data.tiger import parse_region_name, patient_of, read_til_scores, source_of
+from til_mtl.data.tiger import parse_region_name, patient_of, read_cell_boxes, read_til_scores, source_of
 from til_mtl.errors import DataError
 
 
@@ -104,3 +106,18 @@ def test_bad_annotations_have_their_message(tmp_path, text, message):
         read_asap(path)
     with pytest.raises(DataError, match="no such file"):
         read_asap(tmp_path / "none.xml")
+
+
+@pytest.mark.parametrize("categories", [[], [{"id": 3, "name": "Lymphocytes and plasma cells"}]])
+def test_cell_boxes_and_sizes_by_region(tmp_path, categories):
+    images = [
+        {"id": 1, "file_name": "tissue-cells/images/a.png", "width": 40, "height": 30},
+        {"id": 2, "file_name": "b.png"},
+    ]
+    annotations = [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}, {"image_id": 2, "bbox": [1, 2]}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "tiger-coco.json").write_text(json.dumps(content))
+    table = read_cell_boxes(tmp_path / "tiger-coco.json")
+    assert {name: boxes.tolist() for name, boxes in table.boxes.items()} == {"a": [[1, 2, 3, 4]], "b": []}
+    assert table.sizes == {"a": (40, 30)}
+    assert list(table.problems) == ["b"]

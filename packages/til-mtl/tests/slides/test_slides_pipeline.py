@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from medshared.leases import Shard
+from medshared.leases import Shard, acquire_lease
 from medshared.slides import write_pyramid
 from til_mtl.errors import CheckpointError, DataError
 from til_mtl.slides.pipeline import COLUMNS, find_slides, run_slides
@@ -167,16 +170,98 @@ def test_bad_arguments_are_named(tmp_path, folder, options):
         run_slides(options(slides=tmp_path / "nowhere"), Counting())
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no slides here; expected files ending in"):
-        find_slides(tmp_path / "empty")
+        find_slides(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(DataError, match="--mpp-of q=…: no slide of this name"):
         run_slides(options(slides=folder, mpp_of={"q": 0.5}), Counting())
     with pytest.raises(DataError, match=r"no\.pt: no such checkpoint"):
         run_slides(options(checkpoint=tmp_path / "no.pt"), Counting())
     shutil.copy(folder / "a.tif", folder / "a.tiff")
     with pytest.raises(DataError, match=r"several slides of one name \(a\.tif, a\.tiff\)"):
-        find_slides(folder)
+        find_slides(folder, tmp_path / "out")
 
 
-def test_masks_beside_the_slides_are_no_slides(folder, masks):
+def test_slides_in_subfolders(slide, options, tmp_path):
+    """As archives deliver them: a folder a slide."""
+    for name in ("one/a.tif", "two/b.tif"):
+        (tmp_path / "slides" / name).parent.mkdir(parents=True)
+        shutil.copy(slide, tmp_path / "slides" / name)
+    chosen = options(slides=tmp_path / "slides", masks=None, out=tmp_path / "slides" / "results")
+    for _ in range(2):  # results are no slides
+        assert run_slides(chosen, Counting()) == 0
+        assert read(chosen.out)[0]["image-id"].tolist() == ["a", "b"]
+    shutil.copy(slide, tmp_path / "slides" / "two" / "a.tif")
+    with pytest.raises(DataError, match=r"several slides of one name \(one/a\.tif, two/a\.tif\)"):
+        run_slides(chosen, Counting())
+
+
+def test_names_of_any_letters(slide, masks, options, tmp_path):
+    name = "Fäll 1 [α,*] 试"
+    (tmp_path / "slides").mkdir()
+    shutil.copy(slide, tmp_path / "slides" / f"{name}.tif")
+    (tmp_path / "masks").mkdir()
+    shutil.copy(masks / "a_tissue.tif", tmp_path / "masks" / f"{name}_tissue.tif")
+    chosen = options(slides=tmp_path / "slides", masks=tmp_path / "masks", mpp_of={name: 0.5})
+    assert run_slides(chosen, Counting()) == 0
+    assert read(chosen.out)[0]["image-id"].tolist() == [name]
+    assert f"TIL score of {name}" in (chosen.out / name / "report.html").read_text(encoding="utf-8")
+    idle = Counting()
+    run_slides(chosen, idle)
+    assert idle.made == 0
+
+
+def test_results_of_other_settings_are_in_no_table(folder, options):
+    run_slides(options(slides=folder, masks=None), Counting())
+    changed = options(slides=folder, masks=None, conf=0.6, shard=Shard(1, 5))
+    run_slides(changed, Counting())
+    scores, states = read(changed.out)
+    assert scores["image-id"].tolist() == ["b"]
+    assert states.loc["a", "status"] == "not yet"
+
+
+def test_what_another_job_said_of_its_slides_is_kept(folder, options):
+    chosen = options(slides=folder, masks=None)
+    run_slides(chosen, Counting())
+    with acquire_lease(chosen.out / "cut" / ".slide.json.lock"):  # held by the other job
+        assert run_slides(chosen, Counting()) == 1  # nompp
+    states = read(chosen.out)[1]
+    assert states.loc["cut", "status"] == "failed"
+    assert "cut.tif" in states.loc["cut", "message"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from til_mtl.slides.options import SlideOptions
+from til_mtl.slides.pipeline import run_slides
+
+def model(tiles):
+    for file in Path({out!r}).glob("*/.segmentation.tif.*.tmp"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise SystemExit("the map was not begun")
+
+run_slides(SlideOptions(slides=Path({slide!r}), out=Path({out!r}), patch=96, margin=8, batch=7), lambda: model)
+"""
+
+
+def test_a_job_that_was_killed_is_continued(slide, options):
+    chosen = options(masks=None)
+    code = KILLED.format(out=str(chosen.out), slide=str(slide))
+    killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = {file.name for file in (chosen.out / "a").iterdir()}
+    assert ".slide.json.lock" in left
+    assert any(name.endswith(".tmp") for name in left)
+    assert run_slides(chosen, Counting()) == 0
+    assert read(chosen.out)[0]["image-id"].tolist() == ["a"]
+    assert not [file.name for file in (chosen.out / "a").iterdir() if file.name.startswith(".")]
+
+
+def test_masks_beside_the_slides_are_no_slides(folder, masks, tmp_path):
     shutil.copy(masks / "a_tissue.tif", folder)
-    assert [file.stem for file in find_slides(folder)] == ["a", "b", "blank", "cut", "nompp"]
+    assert [file.stem for file in find_slides(folder, tmp_path / "out")] == [
+        "a",
+        "b",
+        "blank",
+        "cut",
+        "nompp",
+    ]

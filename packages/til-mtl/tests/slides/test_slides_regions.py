@@ -83,7 +83,7 @@ def test_leaderboard_1_reads_them(chosen, pictures, tmp_path):
     options = chosen(patch=32, margin=4)  # no picture is smaller
     assert run_regions(options, Counting()) == 0
     images, boxes = [], []
-    for number, file in enumerate(find_pictures(pictures)):
+    for number, file in enumerate(find_pictures(pictures, tmp_path / "out")):
         pixels = read_image(file)
         if min(pixels.shape[:2]) < options.patch:
             pixels = np.pad(pixels, ((0, 2), (0, 0), (0, 0)), constant_values=255)
@@ -167,13 +167,14 @@ def test_bad_arguments_are_named(chosen, pictures, tmp_path):
     with pytest.raises(DataError, match="masks of the same names would replace them"):
         run_regions(chosen(out=pictures), Counting())
     with pytest.raises(DataError, match=r"no such picture or folder"):
-        find_pictures(tmp_path / "none")
-    with pytest.raises(DataError, match=r"no pictures here; .* give the folder images in it"):
-        find_pictures(tmp_path)
+        find_pictures(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no pictures here; expected files ending in \.png"):
+        find_pictures(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(DataError, match="give either --slides or --regions"):
         chosen(slides=tmp_path)
     with pytest.raises(DataError, match="--save-maps goes with --slides"):
         chosen(save_maps=True)
     (pictures / "c_[1, 1, 41, 31].jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"several pictures of one name \(c_.*jpg, c_.*tif\)"):
-        find_pictures(pictures)
+        find_pictures(pictures, tmp_path / "out")

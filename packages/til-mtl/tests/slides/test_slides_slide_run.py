@@ -17,7 +17,8 @@ from til_mtl.peaks import find_peaks
 from til_mtl.slides.slide_run import RESULTS, clear_results, score_slide
 from til_mtl.til_score import STROMA, score_map
 
-from .conftest import HEIGHT, WIDTH, colour_rule
+from .conftest import CELL, HEIGHT, WIDTH, colour_rule
+from .conftest import TUMOR as TUMOR_COLOUR
 
 
 def expected_maps(pixels, tissue_width=WIDTH * 6 // 7):
@@ -76,10 +77,18 @@ def test_files_open_in_other_programs(slide, masks, options, tmp_path):
     borders = np.concatenate([feature["geometry"]["coordinates"][0] for feature in tissue])
     assert (borders.max(axis=0) <= (WIDTH, HEIGHT)).all()
     cells = json.loads((folder / "cells.geojson").read_text())["features"]
-    assert {feature["geometry"]["type"] for feature in cells} == {"MultiPoint"}
-    points = np.concatenate([feature["geometry"]["coordinates"] for feature in cells])
+    assert {feature["geometry"]["type"] for feature in cells} == {"Point"}
+    points = [feature["geometry"]["coordinates"] for feature in cells]
     found = read_cells(folder)
-    assert sorted(map(tuple, points)) == sorted(map(tuple, np.round(found[:, :2]) + 0.5))
+    np.testing.assert_array_equal(points, np.round(found[:, :2]) + 0.5)
+    described = [feature["properties"] for feature in cells]
+    assert {each["objectType"] for each in described} == {"detection"}
+    np.testing.assert_allclose(
+        [each["measurements"]["Probability"] for each in described], found[:, 3], atol=5.1e-5
+    )
+    classes = {each["classification"]["name"] for each in described}
+    assert classes == {"Lymphocyte: Tumor", "Lymphocyte: Stroma", "Lymphocyte: Other"}
+    assert all(len(each["classification"]["color"]) == 3 for each in described)
     page = (folder / "report.html").read_text()
     assert "TIL score of a" in page
     assert "data:image/png" in page
@@ -99,10 +108,37 @@ def test_a_slide_of_finer_pixels_is_reduced(pixels, options, tmp_path):
     assert (found[inside] == labels[inside]).mean() > 0.97
     assert (facts["mpp_level0"], facts["row"]["mpp"]) == pytest.approx((0.25, 0.5))
     cells = json.loads((tmp_path / "f" / "cells.geojson").read_text())["features"]
-    points = np.concatenate([feature["geometry"]["coordinates"] for feature in cells])
+    points = np.array([feature["geometry"]["coordinates"] for feature in cells])
     assert points.max() > WIDTH  # level-0 pixels
     colours = fine[points[:, 1].astype(int), points[:, 0].astype(int)]
     assert np.median(colours.mean(axis=1)) < 100
+
+
+@pytest.mark.parametrize(("mpp", "map_mpp"), [(0.25, 0.5), (0.4567, 0.4567), (0.4, 0.5), (0.2323, 0.5)])
+def test_cells_lie_where_they_are_whatever_the_slides_pixels(options, tmp_path, mpp, map_mpp):
+    """Discs every 40 µm are found in µm, without drift over the slide."""
+    width, height = round(300 / mpp), round(220 / mpp)
+    places = np.array([(x, y) for x in range(30, 300, 40) for y in range(30, 220, 40)], float)
+    rows, columns = np.mgrid[:height, :width]
+    image = np.full((height, width, 3), TUMOR_COLOUR, np.uint8)
+    for x, y in places / mpp:
+        image[np.hypot(columns + 0.5 - x, rows + 0.5 - y) <= 4 / mpp] = CELL
+    path = write_pyramid(
+        tmp_path / "s.tif", image, mpp, "generic", tile_px=128, downsamples=(1, 4), subsampling=(1, 1)
+    )
+    facts = score_slide(path, None, tmp_path / "s", options(masks=None, nms=20.0), colour_rule)
+    assert facts["row"]["mpp"] == pytest.approx(map_mpp, rel=0.02)
+    with open_slide(tmp_path / "s" / "segmentation.tif") as opened:
+        assert opened.spacing_um == pytest.approx(facts["row"]["mpp"], rel=1e-5)
+        assert np.array(opened.dimensions) * opened.spacing_um == pytest.approx([300, 220], abs=1)
+    content = json.loads((tmp_path / "s" / "detected-lymphocytes.json").read_text())
+    in_um = np.array([each["point"][:2] for each in content["points"]]) * 1000
+    points = json.loads((tmp_path / "s" / "cells.geojson").read_text())["features"]
+    in_level0 = np.array([each["geometry"]["coordinates"] for each in points]) * mpp
+    for found in (in_um, in_level0):
+        assert len(found) == len(places)
+        distance = np.hypot(*(found[:, None] - places[None]).transpose(2, 0, 1)).min(axis=0)
+        assert distance.max() < 4  # within the disc: the rule is flat there
 
 
 def damage(slide, target, tiles):
@@ -227,7 +263,7 @@ def test_a_model_of_the_wrong_shape_is_named(slide, masks, options, tmp_path):
 
 
 def test_clearing_leaves_other_files(tmp_path):
-    for name in (*RESULTS, "notes.txt", "til-score.json.done.json"):
+    for name in (*RESULTS, "notes.txt", "til-score.json.done.json", ".cells.geojson.12-ab.tmp"):
         (tmp_path / name).write_text("x")
     clear_results(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from medshared.files import atomic_open
-from medshared.slides.writing import _check, _Positioned
+from medshared.slides.writing import check_pyramid, tiff_writer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     RowSource = Callable[[int, int], npt.NDArray[np.uint8]]
 
-_LARGEST_CLASSIC = 3 * 2**30  # bytes of raw pixels; far below the 4 GiB that classic TIFF offsets reach
 _STEP = 4  # downsample from level to level
 
 
@@ -56,27 +54,23 @@ def write_label_pyramid(
         ValueError: for arguments that do not fit together.
         OSError: naming the file when it cannot be written; nothing half-written stays.
     """
-    import tifffile
-
     rows, width, height = _source(labels, size_px)
     levels = tuple(downsamples) if downsamples is not None else _levels(width, height, tile_px)
-    _check(tile_px, levels, "generic", spacing_um)
+    check_pyramid(tile_px, levels, "generic", spacing_um)
     if min(width, height) < levels[-1]:
         raise ValueError(f"labels of {width} x {height} px are too few for a downsample of {levels[-1]}")
     path = Path(path)
     options: dict[str, Any] = {"tile": (tile_px, tile_px), "compression": compression, "maxworkers": workers}
-    with atomic_open(path, "wb") as handle, contextlib.ExitStack() as spools:
-        big = width * height > _LARGEST_CLASSIC
-        with tifffile.TiffWriter(_Positioned(handle), bigtiff=big) as out:  # pyright: ignore[reportArgumentType]
-            for factor, following in itertools.zip_longest(levels, levels[1:]):
-                reduced = None
-                if following is not None:
-                    spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
-                    reduced = _Every(following // factor, width // factor, spool)
-                tiles = _tiles(rows, width // factor, height // factor, tile_px, reduced)
-                shape = (height // factor, width // factor)
-                out.write(tiles, shape=shape, **_tags(spacing_um, factor), **options)
-                rows = reduced.rows if reduced is not None else rows
+    with contextlib.ExitStack() as spools, tiff_writer(path, width * height) as out:
+        for factor, following in itertools.zip_longest(levels, levels[1:]):
+            reduced = None
+            if following is not None:
+                spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                reduced = _Every(following // factor, width // factor, spool)
+            tiles = _tiles(rows, width // factor, height // factor, tile_px, reduced)
+            shape = (height // factor, width // factor)
+            out.write(tiles, shape=shape, **_tags(spacing_um, factor), **options)
+            rows = reduced.rows if reduced is not None else rows
     return path
 
 

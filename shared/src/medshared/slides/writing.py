@@ -16,6 +16,7 @@ from medshared.files import atomic_open
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from tifffile import TiffWriter
 
     RowSource = Callable[[int, int], npt.NDArray[np.uint8]]
 
@@ -63,14 +64,14 @@ def write_pyramid(
         OSError: naming the file when it cannot be written; nothing half-written stays.
     """
     rows, width, height = _source(image, size_px)
-    _check(tile_px, downsamples, flavour, spacing_um)
+    check_pyramid(tile_px, downsamples, flavour, spacing_um)
     if min(width, height) < downsamples[-1]:
         raise ValueError(
             f"an image of {width} x {height} px is too small for a downsample of {downsamples[-1]}"
         )
     try:
         import imagecodecs  # noqa: F401  # compresses JPEG for tifffile
-        import tifffile
+        import tifffile  # noqa: F401
     except ImportError as error:
         raise ImportError(f"writing slides needs tifffile and imagecodecs: {_INSTALL}") from error
 
@@ -85,28 +86,46 @@ def write_pyramid(
         "metadata": None,
         "maxworkers": workers,
     }
-    with atomic_open(path, "wb") as handle, contextlib.ExitStack() as spools:
-        big = width * height * 3 > _LARGEST_CLASSIC
-        with tifffile.TiffWriter(_Positioned(handle), bigtiff=big) as out:  # pyright: ignore[reportArgumentType]
-            for level, factor in enumerate(downsamples):
-                following = None
-                if level + 1 < len(downsamples):
-                    spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
-                    following = _Reduction(
-                        width // factor, height // factor, downsamples[level + 1] // factor, spool
-                    )
-                tags = _description(
-                    flavour, spacing_um, factor, (width, height), quality, magnification, tile_px
+    with contextlib.ExitStack() as spools, tiff_writer(path, width * height * 3) as out:
+        for level, factor in enumerate(downsamples):
+            following = None
+            if level + 1 < len(downsamples):
+                spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                following = _Reduction(
+                    width // factor, height // factor, downsamples[level + 1] // factor, spool
                 )
-                out.write(
-                    _tiles(rows, width // factor, height // factor, tile_px, following),
-                    shape=(height // factor, width // factor, 3),
-                    subfiletype=0 if level == 0 or flavour == "aperio" else 1,
-                    **tags,
-                    **shared,
-                )
-                rows = following.rows if following is not None else rows
+            tags = _description(flavour, spacing_um, factor, (width, height), quality, magnification, tile_px)
+            out.write(
+                _tiles(rows, width // factor, height // factor, tile_px, following),
+                shape=(height // factor, width // factor, 3),
+                subfiletype=0 if level == 0 or flavour == "aperio" else 1,
+                **tags,
+                **shared,
+            )
+            rows = following.rows if following is not None else rows
     return path
+
+
+@contextlib.contextmanager
+def tiff_writer(path: Path, raw_bytes: int) -> Iterator[TiffWriter]:
+    """Open a TIFF file for writing; nothing half-written stays.
+
+    Args:
+        path: the file; its folder is created.
+        raw_bytes: of all pixels; decides between classic and big TIFF.
+
+    Yields:
+        tifffile's writer.
+
+    Raises:
+        OSError: naming the file when it cannot be written.
+    """
+    import tifffile
+
+    with atomic_open(path, "wb") as handle:
+        big = raw_bytes > _LARGEST_CLASSIC
+        with tifffile.TiffWriter(_Positioned(handle), bigtiff=big) as out:  # pyright: ignore[reportArgumentType]
+            yield out
 
 
 def _source(
@@ -128,7 +147,18 @@ def _source(
     return lambda start, stop: array[start:stop], image.shape[1], image.shape[0]
 
 
-def _check(tile_px: int, downsamples: Sequence[int], flavour: str, spacing_um: float | None) -> None:
+def check_pyramid(tile_px: int, downsamples: Sequence[int], flavour: str, spacing_um: float | None) -> None:
+    """Refuse settings that no pyramid can have.
+
+    Args:
+        tile_px: edge of a tile.
+        downsamples: of the levels.
+        flavour: ``"aperio"`` or ``"generic"``.
+        spacing_um: µm per pixel of level 0, or ``None``.
+
+    Raises:
+        ValueError: naming the argument.
+    """
     if tile_px < 16 or tile_px % 16:
         raise ValueError(f"tile_px must be a positive multiple of 16, found {tile_px}")
     steps_fit = all(b > a and b % a == 0 for a, b in itertools.pairwise(downsamples))

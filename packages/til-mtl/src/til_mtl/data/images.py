@@ -179,12 +179,13 @@ def read_size(path: Path | str) -> tuple[int, int]:
         raise _broken(path, "image", error) from error
 
 
-def write_png(path: Path | str, array: np.ndarray) -> Path:
+def write_png(path: Path | str, array: np.ndarray, *, compress_level: int = 1) -> Path:
     """Write an image or a mask as PNG, atomically.
 
     Args:
         path: Target; parent folders are created.
         array: uint8 [H, W, 3] or [H, W].
+        compress_level: 0 (large, fast) to 9.
 
     Returns:
         The path.
@@ -192,7 +193,7 @@ def write_png(path: Path | str, array: np.ndarray) -> Path:
     from PIL import Image
 
     content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(content, format="PNG", compress_level=1)
+    Image.fromarray(np.ascontiguousarray(array)).save(content, format="PNG", compress_level=compress_level)
     return write_bytes(path, content.getvalue())
 
 

@@ -129,12 +129,14 @@ class CellBoxes:
     Attributes:
         path: The file.
         boxes: Name of a region (no folder, no extension) → float64 [n, 4], x, y, width, height in its pixels.
+        sizes: Name of a region → its width and height in pixels, where the file says so.
         problems: Name of a region → what is wrong with its entries.
         loose: What is wrong with entries that belong to no region.
     """
 
     path: Path
     boxes: dict[str, np.ndarray] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
 
@@ -143,7 +145,8 @@ def read_cell_boxes(path: Path | str) -> CellBoxes:
     """Read the cell boxes of the regions; one bad entry does not spoil the others.
 
     Args:
-        path: COCO file with ``images``, ``annotations`` and ``categories``.
+        path: COCO file with ``images``, ``annotations`` and ``categories``; if it lists no categories, every box is a
+            cell.
 
     Returns:
         The boxes, and the faults by region.
@@ -163,11 +166,13 @@ def read_cell_boxes(path: Path | str) -> CellBoxes:
         raise DataError(f"{path}: expected an object with the lists {', '.join(keys)}")
     table = CellBoxes(path)
     names = _coco_images(table, content["images"])
-    wanted = {
-        entry.get("id")
-        for entry in content["categories"]
-        if isinstance(entry, dict) and str(entry.get("name", "")).strip().lower() == CELLS
-    }
+    wanted = None
+    if content["categories"]:
+        wanted = {
+            entry.get("id")
+            for entry in content["categories"]
+            if isinstance(entry, dict) and str(entry.get("name", "")).strip().lower() == CELLS
+        }
     found: dict[str, list[list[float]]] = {name: [] for name in names.values()}
     lost: dict[str, list[int]] = {}
     for number, entry in enumerate(content["annotations"]):
@@ -196,6 +201,9 @@ def _coco_images(table: CellBoxes, images: Sequence[Any]) -> dict[Any, str]:
         if entry["id"] in names or name in names.values():
             table.problems[name] = f"{table.path}: images[{number}] repeats id {entry['id']} or file {name!r}"
         names[entry["id"]] = name
+        width, height = entry.get("width"), entry.get("height")
+        if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
+            table.sizes[name] = (width, height)
     return names
 
 
@@ -204,12 +212,12 @@ def _take_box(
     number: int,
     entry: Mapping[str, Any],
     name: str,
-    categories: set[Any],
+    categories: set[Any] | None,
     found: dict[str, list[list[float]]],
 ) -> None:
     """Put one annotation where it belongs, or note what is wrong with it."""
     box = entry.get("bbox")
-    if entry.get("category_id") not in categories:
+    if categories is not None and entry.get("category_id") not in categories:
         problem = f"category_id {entry.get('category_id')!r} is not {CELLS!r}"
     elif not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
         problem = f"bbox must be [x, y, width, height], found {box!r}"

@@ -59,35 +59,39 @@ def write_score(path: Path, score: float) -> Path:
 
 
 def write_cells_geojson(path: Path, cells: Candidates, level0_px: float) -> Path:
-    """Write cells for QuPath: one set of points for each tissue, in level-0 pixels.
+    """Write cells for QuPath: a detection each, classified by the tissue it lies on, in level-0 pixels.
 
     Args:
         path: ``cells.geojson``.
         cells: In pixels of the map; their value is the tissue.
         level0_px: Level-0 pixels of one pixel of the map.
     """
+    classes = {
+        value: {"name": f"Lymphocyte: {name}", "color": list(COLOURS.get(value, (128, 128, 128)))}
+        for value, name in QUPATH_NAMES.items()
+    }
     with atomic_open(path, "w") as handle:
         handle.write('{"type":"FeatureCollection","features":[')
-        separator = ""
-        for value in np.unique(cells.value).tolist():
-            chosen = cells.pick(cells.value == value)
-            name = f"Lymphocyte: {QUPATH_NAMES[value]}"
-            properties = {
-                "objectType": "annotation",
-                "name": name,
-                "classification": {"name": name, "color": list(COLOURS.get(value, (128, 128, 128)))},
-            }
-            handle.write(f'{separator}{{"type":"Feature","properties":{json.dumps(properties)},')
-            handle.write('"geometry":{"type":"MultiPoint","coordinates":[')
-            inner = ""
-            for part in _parts(chosen):
-                # The middle of the pixel, so that points do not shift where pixels are large.
-                points = np.round((np.stack([part.x, part.y], axis=1) + 0.5) * level0_px, 2).tolist()
-                handle.write(inner + json.dumps(points, separators=(",", ":"))[1:-1])
-                inner = ","
-            handle.write("]}}")
-            separator = ","
-        handle.write("]}\n")
+        separator = "\n"
+        for part in _parts(cells):
+            # The middle of the pixel, so that points do not shift where pixels are large.
+            points = np.round((np.stack([part.x, part.y], axis=1) + 0.5) * level0_px, 2).tolist()
+            features = [
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "Point", "coordinates": point},
+                    "properties": {
+                        "objectType": "detection",
+                        "classification": classes[value],
+                        "measurements": {"Probability": round(p, 4)},
+                    },
+                }
+                for point, value, p in zip(points, part.value.tolist(), part.p.tolist(), strict=True)
+            ]
+            lines = (json.dumps(feature, separators=(",", ":")) for feature in features)
+            handle.write(separator + ",\n".join(lines))
+            separator = ",\n"
+        handle.write("\n]}\n")
     return path
 
 

@@ -48,7 +48,8 @@ def write_overlay(path: Path, slide: Slide, tallies: Tallies, cells: Candidates,
     labels = coarse[rows][:, columns]
     centres = (np.stack([cells.x, cells.y], axis=1) + 0.5) * level0_px / np.asarray(scale)
     radius = max(_RING_PX, _RING_UM / (slide.require_spacing() * scale[0]))
-    return write_png(path, draw_cells(_blended(image, labels), centres, radius, int((labels > 0).sum())))
+    picture = draw_cells(_blended(image, labels), centres, radius, int((labels > 0).sum()))
+    return write_png(path, picture, compress_level=6)
 
 
 def _overview(slide: Slide) -> tuple[NDArray[np.uint8], tuple[float, float]]:

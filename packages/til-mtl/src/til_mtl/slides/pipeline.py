@@ -8,18 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from medshared.batch import Task, run_batch, write_batch_report
+from medshared.batch import Status, Task
 from medshared.files import read_json
-from medshared.leases import sidecar_path
 from medshared.tables import write_table
 from til_mtl.errors import DataError
 from til_mtl.slides.job_state import (
     ModelFactory,
     ModelOnce,
     file_stamp,
+    find_files,
+    items_done,
     network_checksums,
-    report_path,
     reported,
+    run_tasks,
+    write_until_settled,
 )
 from til_mtl.slides.options import SlideOptions
 from til_mtl.slides.slide_run import DONE, clear_results, score_slide
@@ -61,46 +63,26 @@ def run_slides(options: SlideOptions, network_factory: ModelFactory | None = Non
     """
     if options.slides is None:
         raise DataError("give --slides, a folder of slides")
-    slides = find_slides(options.slides)
+    slides = find_slides(options.slides, options.out)
     _check_overrides(options, slides)
     model = ModelOnce(options, network_factory)
     tasks = [_task(slide, options, model) for slide in slides]
-    outcomes = run_batch("predict", tasks, shard=options.shard, jobs=options.jobs, again=options.again)
-    if model.error is not None:  # no slide's fault
-        raise model.error
-    code = write_batch_report(report_path(options), outcomes)
-    write_tables(options.out, slides)
+    code = run_tasks(tasks, options, model)
+    write_tables(options.out, slides, tasks)
     return code
 
 
-def find_slides(path: Path) -> list[Path]:
+def find_slides(path: Path, out: Path) -> list[Path]:
     """Return the slides of a folder sorted by name, or the one slide.
+
+    Args:
+        path: Folder or slide.
+        out: Folder of the results, which is not searched.
 
     Raises:
         DataError: No slide there, or two of one name.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such slide or folder of slides")
-    found = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in SLIDE_SUFFIXES and not file.name.startswith(".")
-    )
-    if not found:
-        raise DataError(f"{path}: no slides here; expected files ending in {', '.join(SLIDE_SUFFIXES)}")
-    stems = [file.stem for file in found]
-    # Masks may lie beside the slides.
-    masks = {f"{stem}_tissue" for stem in stems}
-    found = [file for file in found if file.stem not in masks]
-    stems = [file.stem for file in found]
-    doubled = [file.name for file in found if stems.count(file.stem) > 1]
-    if doubled:
-        raise DataError(
-            f"{path}: several slides of one name ({', '.join(doubled[:6])}); their results would collide"
-        )
-    return found
+    return find_files(path, SLIDE_SUFFIXES, "slide", out, besides="_tissue")
 
 
 def _check_overrides(options: SlideOptions, slides: Sequence[Path]) -> None:
@@ -138,30 +120,33 @@ def _task(slide: Path, options: SlideOptions, model: ModelOnce) -> Task:
     return Task(slide.stem, folder / DONE, inputs, work, beside=beside)
 
 
-def write_tables(out: Path, slides: Sequence[Path]) -> None:
+def write_tables(out: Path, slides: Sequence[Path], tasks: Sequence[Task]) -> None:
     """Write ``til_scores.csv`` and ``slides.csv`` from what all jobs have finished so far.
 
     Args:
         out: Folder of the results.
         slides: All slides of the run.
+        tasks: The same as tasks; results of other settings do not count.
     """
-    scores, states = [], []
-    unfinished = reported(out)
-    for slide in slides:
-        facts = _facts(out / slide.stem)
-        if facts is not None:
-            scores.append({name: facts["row"].get(name) for name in COLUMNS})
-            status, message = "done", facts["reason"]
-        else:
-            status, message = unfinished.get(slide.stem, ("not yet", ""))
-        states.append({"image-id": slide.stem, "status": status, "message": message, "file": slide.name})
-    write_table(out / "til_scores.csv", pd.DataFrame(scores, columns=list(COLUMNS)))
-    write_table(out / "slides.csv", pd.DataFrame(states))
+
+    def write(state: tuple[set[str], dict[str, tuple[Status, str]]]) -> None:
+        done, unfinished = state
+        scores, states = [], []
+        for slide in slides:
+            facts = _facts(out / slide.stem) if slide.stem in done else None
+            if facts is not None:
+                scores.append({name: facts["row"].get(name) for name in COLUMNS})
+                status, message = "done", facts["reason"]
+            else:
+                status, message = unfinished.get(slide.stem, ("not yet", ""))
+            states.append({"image-id": slide.stem, "status": status, "message": message, "file": slide.name})
+        write_table(out / "til_scores.csv", pd.DataFrame(scores, columns=list(COLUMNS)))
+        write_table(out / "slides.csv", pd.DataFrame(states))
+
+    write_until_settled(lambda: (items_done(tasks), reported(out)), write)
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:
-    if not sidecar_path(folder / DONE).is_file():
-        return None
     try:
         return read_json(folder / DONE)
     except (OSError, ValueError):

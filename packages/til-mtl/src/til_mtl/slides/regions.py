@@ -6,7 +6,7 @@ Tiles overlap and only their middle is kept, as on slides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medshared.batch import Task, run_batch, write_batch_report
+from medshared.batch import Status, Task
 from medshared.leases import sidecar_path
 from medshared.tables import write_table
 from til_mtl.data.images import SUFFIXES, read_image, read_labels, write_png
@@ -24,9 +24,12 @@ from til_mtl.slides.job_state import (
     ModelFactory,
     ModelOnce,
     file_stamp,
+    find_files,
+    items_done,
     network_checksums,
-    report_path,
     reported,
+    run_tasks,
+    write_until_settled,
 )
 from til_mtl.slides.maps import SlideModel, label_map, run_model
 from til_mtl.slides.options import SlideOptions
@@ -67,46 +70,29 @@ def run_regions(options: SlideOptions, network_factory: ModelFactory | None = No
     """
     if options.regions is None:
         raise DataError("give --regions, a folder of pictures")
-    pictures = find_pictures(options.regions)
+    pictures = find_pictures(options.regions, options.out)
     if options.out.resolve() in {file.parent.resolve() for file in pictures}:
         raise DataError(
             f"--out {options.out}: holds the pictures; masks of the same names would replace them"
         )
     model = ModelOnce(options, network_factory)
     tasks = [_task(picture, options, model) for picture in pictures]
-    outcomes = run_batch("predict", tasks, shard=options.shard, jobs=options.jobs, again=options.again)
-    if model.error is not None:  # no picture's fault
-        raise model.error
-    code = write_batch_report(report_path(options), outcomes)
-    write_region_table(options.out, pictures)
+    code = run_tasks(tasks, options, model)
+    write_region_table(options.out, pictures, tasks)
     return code
 
 
-def find_pictures(path: Path) -> list[Path]:
+def find_pictures(path: Path, out: Path) -> list[Path]:
     """Return the pictures of a folder sorted by name, or the one picture.
+
+    Args:
+        path: Folder or picture.
+        out: Folder of the results, which is not searched.
 
     Raises:
         DataError: No picture there, or two of one name.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such picture or folder of pictures")
-    found = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-    if not found:
-        hint = "; give the folder images in it" if (path / "images").is_dir() else ""
-        raise DataError(f"{path}: no pictures here; expected files ending in {', '.join(SUFFIXES)}{hint}")
-    stems = [file.stem for file in found]
-    doubled = [file.name for file in found if stems.count(file.stem) > 1]
-    if doubled:
-        raise DataError(
-            f"{path}: several pictures of one name ({', '.join(doubled[:6])}); their results would collide"
-        )
-    return found
+    return find_files(path, SUFFIXES, "picture", out)
 
 
 def map_picture(
@@ -167,26 +153,39 @@ def _task(picture: Path, options: SlideOptions, model: ModelOnce) -> Task:
     return Task(picture.stem, points, inputs, work, beside=(mask,))
 
 
-def write_region_table(out: Path, pictures: list[Path]) -> None:
+def write_region_table(out: Path, pictures: Sequence[Path], tasks: Sequence[Task]) -> None:
     """Write ``regions.csv`` from what all jobs have finished so far.
 
     Args:
         out: Folder of the results.
         pictures: All pictures of the run.
+        tasks: The same as tasks; results of other settings do not count.
     """
-    unfinished = reported(out)
-    rows = []
-    for picture in pictures:
-        row: dict[str, Any] = {"region": picture.stem, "file": picture.name}
-        if sidecar_path(out / f"{picture.stem}.json").is_file():
-            labels = read_labels(out / f"{picture.stem}.png")
-            row |= {"status": "done", "width_px": labels.shape[1], "height_px": labels.shape[0]}
-            counts = np.bincount(labels.ravel(), minlength=4)
-            named = {"tumor_px": TUMOR, "stroma_px": STROMA, "other_px": OTHER}
-            row |= {name: int(counts[value]) for name, value in named.items()}
-        else:
-            row["status"], row["message"] = unfinished.get(picture.stem, ("not yet", ""))
-        rows.append(row)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    whole = [name for name in COLUMNS if name.endswith("_px")]
-    write_table(out / "regions.csv", table.astype(dict.fromkeys(whole, "Int64")))
+
+    def write(state: tuple[set[str], dict[str, tuple[Status, str]]]) -> None:
+        done, unfinished = state
+        rows = []
+        for picture in pictures:
+            row: dict[str, Any] = {"region": picture.stem, "file": picture.name}
+            if picture.stem in done:
+                row |= {"status": "done", **_areas(out / f"{picture.stem}.png")}
+            else:
+                row["status"], row["message"] = unfinished.get(picture.stem, ("not yet", ""))
+            rows.append(row)
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        whole = [name for name in COLUMNS if name.endswith("_px")]
+        write_table(out / "regions.csv", table.astype(dict.fromkeys(whole, "Int64")))
+
+    write_until_settled(lambda: (items_done(tasks), reported(out)), write)
+
+
+def _areas(mask: Path) -> dict[str, int]:
+    """Return the size of a region and the pixels of its tissues."""
+    try:
+        labels = read_labels(mask)
+    except DataError:  # another job makes it anew just now
+        return {}
+    counts = np.bincount(labels.ravel(), minlength=4)
+    named = {"tumor_px": TUMOR, "stroma_px": STROMA, "other_px": OTHER}
+    areas = {name: int(counts[value]) for name, value in named.items()}
+    return {"width_px": labels.shape[1], "height_px": labels.shape[0], **areas}

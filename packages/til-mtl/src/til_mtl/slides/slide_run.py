@@ -239,7 +239,11 @@ def _score(name: str, maps: SlideMaps, options: SlideOptions) -> tuple[TilScore,
 
 
 def clear_results(folder: Path) -> None:
-    """Remove what an earlier run left of a slide, so that nothing of it is taken for this run's."""
+    """Remove what an earlier run left of a slide, so that nothing of it is taken for this run's.
+
+    That includes files that a killed job had begun.
+    """
     for name in RESULTS:
-        for file in (folder / name, sidecar_path(folder / name)):
+        begun = folder.glob(f".{name}.*.tmp")
+        for file in (folder / name, sidecar_path(folder / name), *begun):
             file.unlink(missing_ok=True)
