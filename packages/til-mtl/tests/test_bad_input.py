@@ -514,6 +514,21 @@ def test_a_damaged_network_is_named_once(slides, capfd, monkeypatch):
     assert not (slides.out / "til_scores.csv").exists()
 
 
+def test_a_region_that_is_no_picture_is_recorded_and_the_others_are_done(slides, tmp_path, capfd, caplog):
+    folder = tmp_path / "regions"
+    folder.mkdir()
+    for name in ("good", "cut"):
+        Image.fromarray(slides.pixels).save(folder / f"{name}_[0, 0, {WIDTH}, {HEIGHT}].png")
+    truncate(next(folder.glob("cut_*")))
+    files = ["--checkpoint", slides.checkpoint, "--regions", folder, "--out", slides.out]
+    command = ["predict", *map(str, files), "--patch", "64", "--margin", "8", "--device", "cpu"]
+    assert cli.main(command) == 1
+    shown = capfd.readouterr().err + caplog.text
+    assert "cut_[" in shown
+    assert "Traceback" not in shown
+    assert {path.stem[:4] for path in slides.out.glob("*_[[]*")} == {"good"}
+
+
 # ------------------------------------------------------------------ evaluation
 
 SCORES = "image-id,tils-score\na,10\nb,30\nc,50\nd,\n"

@@ -71,15 +71,6 @@ def test_flags_without_effect_are_named(trained, tmp_path, caplog):
     assert caplog.messages == ["ignored, no effect: --num_layers, --auto_lr_find"]
 
 
-@pytest.mark.parametrize(
-    ("task", "folders"),
-    [("mtl", ("fold2", "fold2")), ("seg", ("fold2", None)), ("det", (None, "fold2"))],
-)
-def test_a_fold_sets_the_folders_of_the_tasks_that_are_trained(task, folders):
-    found = commands.fold_config(Config(task=task), 2)
-    assert (found.fold_seg, found.fold_det) == folders
-
-
 def test_folds_go_to_folders_of_their_own(trained, tmp_path):
     assert scripts.main_det(["--folds", "3", "1", "--output", str(tmp_path)]) == 0
     assert [(config.fold_det, folder) for config, folder, _ in trained] == [

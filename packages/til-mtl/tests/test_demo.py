@@ -46,7 +46,7 @@ def finished(tmp_path_factory) -> Path:
         patched.setattr(demo, "EPOCHS", 2)
         patched.setattr(demo, "STEPS_AN_EPOCH", 3)
         small = replace(
-            DRAWN, tissue_regions=16, cell_regions=16, held_out_regions=0, slides=4, tissue_px=(192, 128)
+            DRAWN, tissue_regions=16, cell_regions=16, held_out_regions=2, slides=4, tissue_px=(192, 128)
         )
         patched.setattr(demo, "DRAWN", small)
         assert cli.main(["demo", "--output", str(output), "--seed", "3", "--device", "cpu"]) == 0
@@ -64,6 +64,7 @@ def test_results_have_every_number_that_is_promised(finished):
     assert content["seconds"] > 0
     assert content["seed"] == 3
     assert len(content["slides"]) == 4
+    assert content["leaderboard"]["mtl"].keys() == {"dice_tumor", "dice_stroma", "froc"}
     assert set(content["effort"]) == {"mtl", "seg", "det"}
     # The single-task networks do as many steps as the multi-task one, each on its own half of the patches.
     assert {effort["steps"] for effort in content["effort"].values()} == {6}

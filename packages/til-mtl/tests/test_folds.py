@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from til_mtl.folds import write_fold_summary
+from til_mtl.config import Config
+from til_mtl.folds import fold_config, write_fold_summary
 
 
 def result(**metrics):
@@ -46,3 +47,12 @@ def test_against_numpy(tmp_path_factory, values):
     summary = write_fold_summary(folder, {k: result(froc=value) for k, value in enumerate(values, 1)})
     assert summary["val"]["froc"]["mean"] == pytest.approx(np.mean(values))
     assert summary["val"]["froc"]["std"] == pytest.approx(np.std(values), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("task", "folders"),
+    [("mtl", ("fold2", "fold2")), ("seg", ("fold2", None)), ("det", (None, "fold2"))],
+)
+def test_a_fold_sets_the_folders_of_the_tasks_that_are_trained(task, folders):
+    found = fold_config(Config(task=task), 2)
+    assert (found.fold_seg, found.fold_det) == folders

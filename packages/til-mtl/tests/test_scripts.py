@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from medshared.runs import RunDirectory
 from til_mtl import cli
@@ -193,6 +194,28 @@ def test_leaderboard_1_over_regions_of_whole_slides(tiger, runs, tmp_path):
     assert found["left_out"] == {}
     assert 0 <= found["froc"]["score"] <= 1
     assert {"froc.csv", "froc.png"} <= {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("side", ["mtl", "stl"])
+def test_leaderboard_1_over_pictures_of_regions(side, tiger, runs, tmp_path):
+    networks = {
+        "mtl": ["--checkpoint", best(runs, "mtl")],
+        "stl": ["--checkpoint", best(runs, "seg"), "--det-checkpoint", best(runs, "det")],
+    }
+    files = ["--regions", tiger.held_out / "images", "--out", tmp_path / "out"]
+    script("TIL_prediction/predict.py", *networks[side], *files, *TILES)
+    script("TIL_prediction/evaluate_l1.py", "--pred", tmp_path / "out", "--truth", tiger.held_out)
+    found = json.loads((tmp_path / "out" / "l1_metrics.json").read_text())
+    assert found["dice"]["n_regions"] == 2
+    masks = sorted((tiger.held_out / "masks").glob("*.png"))
+    truth = np.concatenate([np.asarray(Image.open(path)).ravel() for path in masks])
+    guess = np.concatenate([np.asarray(Image.open(tmp_path / "out" / path.name)).ravel() for path in masks])
+    guess = guess[truth > 0]
+    truth = truth[truth > 0]
+    for name, labels in (("tumour", [1]), ("stroma", [2, 6])):
+        a, b = np.isin(guess, labels), np.isin(truth, labels)
+        assert found["dice"][name] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
+    assert 0 <= found["froc"]["score"] <= 1
 
 
 # ------------------------------------------------------------------ what one does with a run
