@@ -64,7 +64,9 @@ def rescore(
     settings = load_config(Config, mapping, label=str(checkpoint)).resolved()
     store = find_store(settings, set_name)
     if store is None:
-        raise DataError(f"{settings.data_dir or Path.cwd()}: no patches in the set {set_name}")
+        raise DataError(
+            f"{settings.data_dir or Path.cwd()}: no patches in the set {set_name}; `evaluate run` has --set-name"
+        )
     device = choose_device(settings)
     # The limits of the run that made the checkpoint are not those of this set.
     n = math.ceil(len(store) / settings.batch_size)
