@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medshared.configuration import load_config
-from medshared.files import read_json, write_json
+from medshared.files import write_json
 from til_mtl.config import Config, Task
 from til_mtl.errors import DataError
 from til_mtl.synthetic_slides import SyntheticTiger, TigerSettings, write_tiger
@@ -39,6 +39,7 @@ DRAWN = TigerSettings(
     held_out_px=2 * (PATCH_PX - SLIDE_MARGIN_PX),
 )
 FOLDS = 4
+CELL_P = 0.4  # cells from this probability on count for the scores of slides
 
 
 @dataclass(frozen=True)
@@ -236,33 +237,6 @@ def _side_by_side(work: Callable[[Any], None], items: Sequence[Any], device: str
             done.result()
 
 
-def detection_threshold(run: Path) -> float:
-    """Return the probability at which a run's detections had the best F1 on its validation patches."""
-    return float(read_json(run / "results.json")["metrics"]["val"]["cell_threshold"])
-
-
-@dataclass(frozen=True)
-class _SlideJob:
-    """All slides and held-out regions through one network, or through a pair."""
-
-    tiger: SyntheticTiger
-    run: Path
-    det_run: Path | None
-    home: Path
-    side: str
-    device: str
-
-    @property
-    def slides(self) -> Path:
-        """Folder of the slides' results."""
-        return self.home / f"slides-{self.side}"
-
-    @property
-    def regions(self) -> Path:
-        """Folder of the regions' results."""
-        return self.home / f"regions-{self.side}"
-
-
 def _score_slides(
     tiger: SyntheticTiger, runs: dict[Task, Path], home: Path, device: str
 ) -> dict[str, _SlideJob]:
@@ -291,7 +265,7 @@ def _slide_job(job: _SlideJob) -> None:
         mpp=job.tiger.spacing_um,
         patch=job.tiger.patch_px,
         margin=SLIDE_MARGIN_PX,
-        conf=detection_threshold(job.det_run or job.run),
+        conf=CELL_P,
         cell_um=job.tiger.cell_um,
         device=job.device,
     )
