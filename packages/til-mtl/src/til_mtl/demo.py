@@ -237,6 +237,28 @@ def _side_by_side(work: Callable[[Any], None], items: Sequence[Any], device: str
             done.result()
 
 
+@dataclass(frozen=True)
+class _SlideJob:
+    """All slides and held-out regions through one network, or through a pair."""
+
+    tiger: SyntheticTiger
+    run: Path
+    det_run: Path | None
+    home: Path
+    side: str
+    device: str
+
+    @property
+    def slides(self) -> Path:
+        """Folder of the slides' results."""
+        return self.home / f"slides-{self.side}"
+
+    @property
+    def regions(self) -> Path:
+        """Folder of the regions' results."""
+        return self.home / f"regions-{self.side}"
+
+
 def _score_slides(
     tiger: SyntheticTiger, runs: dict[Task, Path], home: Path, device: str
 ) -> dict[str, _SlideJob]:
