@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 PATCH_PX = 64
 SLIDE_MARGIN_PX = 8
 LEAST_P = 0.1  # of a cell of a held-out region
-STEPS_AN_EPOCH, EPOCHS = 20, 7
+STEPS_AN_EPOCH, EPOCHS = 20, 6
 # One region a patch, as many small regions of the download have it; a quarter of the slides validates. The regions of
 # the final evaluation are covered by 2 x 2 overlapping tiles.
 DRAWN = TigerSettings(
@@ -35,7 +35,7 @@ DRAWN = TigerSettings(
     region_px=PATCH_PX,
     tissue_regions=208,
     cell_regions=208,
-    tissue_px=(416, 320),
+    tissue_px=(384, 288),
     held_out_px=2 * (PATCH_PX - SLIDE_MARGIN_PX),
 )
 FOLDS = 4
