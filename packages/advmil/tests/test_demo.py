@@ -57,6 +57,7 @@ def test_every_part_runs_and_is_reported(small, tmp_path):
     (output / "notes.txt").write_text("mine")
     demo._clear(output)
     assert not (output / "results.json").exists()
+    assert (output / "notes.txt").read_text() == "mine"
 
 
 def test_other_folders_are_not_cleared(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -13,6 +14,29 @@ from medshared.files import read_json
 from medshared.report import IndexEntry, write_index
 
 logger = logging.getLogger(__name__)
+
+
+def clear_demo(output: Path, marker: str) -> bool:
+    """Make room for a demonstration: remove what an earlier one left, and nothing else.
+
+    Args:
+        output: Its folder; ``demo/`` is made in it.
+        marker: Folder below ``demo/`` that every demonstration of the package begins with.
+
+    Returns:
+        Whether there is room; False when the folder holds anything but a demonstration, which is left alone.
+    """
+    home = output / "demo"
+    if output.exists() and any(output.iterdir()):
+        stopped_early = home.is_dir() and not any(home.iterdir())
+        if not (home / marker).is_dir() and not stopped_early:
+            return False
+        for folder in (home, output / "figures"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("results.json", "report.html"):
+            (output / name).unlink(missing_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
+    return True
 
 
 def build_index(folder: Path) -> Path:

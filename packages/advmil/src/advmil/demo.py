@@ -6,7 +6,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +21,7 @@ from advmil.config_rules import with_task_format
 from advmil.errors import DataError
 from advmil.synthetic import CohortSettings, SyntheticCohort, generate_cohort
 from medshared.configuration import load_config
+from medshared.demo import clear_demo
 from medshared.files import write_json
 from medshared.gpu import derive_seed
 
@@ -162,12 +162,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def _clear(output: Path) -> None:
-    """Remove what an earlier demonstration left; any other folder is refused."""
-    if output.exists() and any(output.iterdir()):
-        if not (output / "demo").is_dir():
-            raise DataError(f"{output}: not empty and not an earlier demonstration; choose another --output")
-        shutil.rmtree(output)
-    (output / "demo").mkdir(parents=True, exist_ok=True)
+    """Remove what an earlier demonstration left, and nothing else; any other folder is refused."""
+    if not clear_demo(output, "cohort"):
+        raise DataError(f"{output}: not empty and not an earlier demonstration; choose another --output")
 
 
 @dataclass(frozen=True)

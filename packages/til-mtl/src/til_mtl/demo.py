@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medshared.configuration import load_config
+from medshared.demo import clear_demo
 from medshared.files import write_json
 from til_mtl.config import Config, Task
 from til_mtl.errors import DataError
@@ -159,16 +160,8 @@ def clear_output(output: Path) -> None:
     Raises:
         DataError: The folder holds anything but a demonstration.
     """
-    home = output / "demo"
-    if output.exists() and any(output.iterdir()):
-        stopped_early = home.is_dir() and not any(home.iterdir())
-        if not (home / "data" / "tiger").is_dir() and not stopped_early:
-            raise DataError(f"{output}: not empty and not an earlier demonstration; choose another --output")
-        for folder in (home, output / "figures"):
-            shutil.rmtree(folder, ignore_errors=True)
-        for name in ("results.json", "report.html"):
-            (output / name).unlink(missing_ok=True)
-    (output / "demo").mkdir(parents=True, exist_ok=True)
+    if not clear_demo(output, "data/tiger"):
+        raise DataError(f"{output}: not empty and not an earlier demonstration; choose another --output")
 
 
 def prepare_patches(tiger: SyntheticTiger, out: Path, *, all_folds: bool = False) -> Path:
