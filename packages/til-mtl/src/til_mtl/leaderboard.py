@@ -138,6 +138,10 @@ def _write(output: Path, metrics: dict[str, Any], curve: FrocCurve | None) -> No
         write_table(output / "froc.csv", table)
         write_bytes(output / "froc.png", draw_froc(curve, metrics["froc"]["score"]))
     write_json(output / "l1_metrics.json", metrics)
+    dice, froc = metrics["dice"], metrics["froc"]
+    shown = [f"Dice tumour {dice['tumour']:.4f}, stroma {dice['stroma']:.4f}"] if dice else []
+    shown += [f"FROC {froc['score']:.4f}"] if froc else []
+    logger.info("%s; %s", ", ".join(shown) or "nothing to score", output / "l1_metrics.json")
 
 
 def draw_froc(curve: FrocCurve, score: float) -> bytes:
