@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medshared.files import write_bytes, write_json
+from medshared.files import write_json
 from medshared.metrics.detection import TARGETS, FrocCurve, Region, froc_curve, froc_score, sensitivity_at
 from medshared.metrics.segmentation import confusion_matrix, dice_from_confusion
 from medshared.process import progress
 from medshared.tables import write_table
 from til_mtl.errors import DataError
+from til_mtl.figures import draw_froc, save_figure
 from til_mtl.leaderboard_files import NOT_ANNOTATED, Predictions, Truth, find_truth, read_truth_mask
 
 logger = logging.getLogger(__name__)
@@ -136,31 +136,9 @@ def _write(output: Path, metrics: dict[str, Any], curve: FrocCurve | None) -> No
             }
         )
         write_table(output / "froc.csv", table)
-        write_bytes(output / "froc.png", draw_froc(curve, metrics["froc"]["score"]))
+        save_figure(output / "froc.png", draw_froc({"predictions": curve}))
     write_json(output / "l1_metrics.json", metrics)
     dice, froc = metrics["dice"], metrics["froc"]
     shown = [f"Dice tumour {dice['tumour']:.4f}, stroma {dice['stroma']:.4f}"] if dice else []
     shown += [f"FROC {froc['score']:.4f}"] if froc else []
     logger.info("%s; %s", ", ".join(shown) or "nothing to score", output / "l1_metrics.json")
-
-
-def draw_froc(curve: FrocCurve, score: float) -> bytes:
-    """Return the curve as PNG, a staircase with the six operating points of the score."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4.2), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    rates = np.concatenate([[0.0], curve.false_positives, [max(TARGETS)]])
-    last = curve.sensitivities[-1] if len(curve.sensitivities) else 0.0
-    values = np.concatenate([[0.0], curve.sensitivities, [last]])
-    order = np.argsort(rates, kind="stable")
-    axes.step(rates[order], values[order], where="post", color="tab:blue")
-    axes.plot(TARGETS, sensitivity_at(curve), "o", color="tab:red", label=f"mean {score:.3f}")
-    axes.set(
-        xlabel="false positives per mm²", ylabel="sensitivity", ylim=(0, 1), xlim=(0, 1.05 * max(TARGETS))
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
