@@ -30,7 +30,13 @@ from til_mtl.models.cropped_conv import CroppedConv2d
 from til_mtl.models.deeplab import Features, Maps, MultiTaskDeepLabv3Plus, TilNetwork
 
 TASKS = torch.tensor([0, 1, 0, 1, 0])  # 0 tissue, 1 cells: the original's batch of five
-SIDES = ("plain", "ours", "ours, channels_last", "ours, cached features")
+SIDES = (
+    "plain",
+    "ours",
+    "ours, channels_last",
+    "ours, cached features",
+    "ours, cached features, channels_last",
+)
 
 
 def line(workload: str, **values: object) -> None:
@@ -149,7 +155,10 @@ class Step:
         if self.cache is None:
             maps = self.network.maps(self.images)
         else:
-            maps = self.network.decode(self.cache.get(np.arange(len(self.images))), size)
+            features = self.cache.get(np.arange(len(self.images)))
+            if "channels_last" in self.side:
+                features = features.channels_last()
+            maps = self.network.decode(features, size)
         loss = self.loss(maps, self.labels)
         self.optimiser.zero_grad()
         loss.backward()

@@ -127,7 +127,8 @@ class Trainer:
         # Fabric wraps `forward` alone into its precision.
         with self.fabric.autocast():
             if batch.features is not None:
-                return self._decode(batch.features, batch.size)
+                features = batch.features.channels_last() if self.channels_last else batch.features
+                return self._decode(features, batch.size)
             images = batch.images
             if self.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)

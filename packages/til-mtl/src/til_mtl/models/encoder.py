@@ -26,6 +26,10 @@ class Features(NamedTuple):
     c2: Tensor  # [B, 512, H/8, W/8] in ResNet-50
     c3: Tensor  # [B, 1024, H/16, W/16]
 
+    def channels_last(self) -> Features:
+        """Return the same features in the memory layout of a network that is in it."""
+        return Features(*(part.contiguous(memory_format=torch.channels_last) for part in self))
+
 
 class Encoder(NamedTuple):
     """An encoder in parts, as the network holds them.
