@@ -14,6 +14,7 @@ from til_mtl.errors import TrainingError
 from til_mtl.feature_cache import GROUP, FeatureCache
 from til_mtl.losses import tissue_loss
 from til_mtl.models.deeplab import MultiTaskDeepLabv3Plus, SingleTaskDeepLabv3Plus, TilNetwork
+from til_mtl.models.encoder import Features
 
 N = 11
 SMALL = "mobilenetv3_small_050"
@@ -132,3 +133,11 @@ def test_training_with_cached_features_equals_training_without(store):
     assert second[0] == pytest.approx(first[0], rel=1e-6)
     # Adam amplifies rounding where gradients are almost zero.
     assert second == pytest.approx(first, rel=1e-3)
+
+
+def test_features_change_their_layout_and_not_their_values():
+    features = Features(torch.randn(2, 8, 4, 4), torch.randn(2, 16, 2, 2))
+    moved = features.channels_last()
+    for before, after in zip(features, moved, strict=True):
+        assert after.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(before, after)
