@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ROOT = Path(__file__).parent
 
@@ -46,3 +55,55 @@ def reference_data() -> Path:
     if not folder.is_dir():
         pytest.skip("left out: no reference data (set MEDPAPERS_REFERENCE_DATA to its folder)")
     return folder
+
+
+# A suite with goldens says where they lie by a fixture `golden_folder`.
+@pytest.fixture(scope="session")
+def golden_json(golden_folder: Path) -> Callable[[str], Any]:
+    """Read a golden JSON file; the strings ``nan``, ``inf`` and ``-inf`` become numbers."""
+
+    def restore(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: restore(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [restore(item) for item in value]
+        return float(value) if value in ("nan", "inf", "-inf") else value
+
+    return lambda name: restore(json.loads((golden_folder / f"{name}.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def golden_npz(golden_folder: Path) -> Callable[[str], dict[str, np.ndarray]]:
+    """Read a golden array file."""
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        with np.load(golden_folder / f"{name}.npz", allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def fill_golden_weights() -> Callable[..., nn.Module]:
+    """Give a module the weights that the goldens were made with: each tensor from its name, shape and a seed."""
+    import torch
+
+    def values(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+        rng = np.random.RandomState((zlib.crc32(name.encode()) + seed) % 2**32)
+        if name.endswith("running_var"):
+            return rng.uniform(0.5, 1.5, shape)
+        drawn = rng.standard_normal(shape)
+        if len(shape) <= 1:
+            return (1.0 if name.endswith("weight") else 0.0) + 0.1 * drawn
+        return drawn / math.sqrt(math.prod(shape[1:]))
+
+    def fill(module: nn.Module, seed: int = 0) -> nn.Module:
+        with torch.no_grad():
+            for name, tensor in module.state_dict().items():
+                if tensor.is_floating_point():
+                    tensor.copy_(torch.from_numpy(np.asarray(values(name, tuple(tensor.shape), seed))))
+                else:
+                    tensor.zero_()
+        return module
+
+    return fill
