@@ -33,6 +33,7 @@ PACKAGES = [name for name in MEMBERS if name != "medshared"]
 HEAVY = {
     "advmil": ["nibabel", "stable-baselines3", "torch-geometric"],
     "infection-mt": ["openslide-python", "nibabel", "stable-baselines3"],
+    "spars": ["openslide-python", "lightning-fabric", "lightning", "gradio", "torch-geometric", "lifelines"],
     "til-mtl": ["nibabel", "stable-baselines3", "torch-geometric", "lifelines"],
 }
 # Where a machine turns it off, every process would compile torch and its company anew, ten seconds each.
@@ -45,6 +46,8 @@ MODULES = {
     "lightning-fabric": "lightning_fabric",
     "opencv-python-headless": "cv2",
     "openslide-python": "openslide",
+    "scikit-image": "skimage",
+    "stable-baselines3": "stable_baselines3",
 }
 
 

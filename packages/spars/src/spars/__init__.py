@@ -1,0 +1,1 @@
+"""Self-play reinforcement learning for weakly supervised liver-tumour segmentation on CT."""

@@ -1,0 +1,1 @@
+"""The two-player window game: rules, environments, score tables, self-play."""

@@ -1,0 +1,1 @@
+"""Networks: the classifier that scores windows, and the policies that move them."""
