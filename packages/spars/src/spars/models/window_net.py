@@ -11,6 +11,9 @@ from spars.errors import DataError
 
 Size = tuple[int, int, int]
 
+# Of the running statistics: trainings last a few hundred steps, and with 0.1 the statistics of evaluation lag behind
+# the weights; a channel averages tens of thousands of voxels in a batch, so that more memory is not needed.
+MOMENTUM = 0.3
 SMALLEST = 4  # voxels along the shortest side of a window: two halvings leave one
 
 
@@ -83,4 +86,6 @@ class _Stage(nn.Sequential):
         convolution = nn.Conv3d(
             in_channels, channels, kernel_size=3, padding=1, padding_mode="replicate", bias=False
         )
-        super().__init__(convolution, nn.BatchNorm3d(channels), nn.ReLU(), nn.MaxPool3d(2, 2))
+        super().__init__(
+            convolution, nn.BatchNorm3d(channels, momentum=MOMENTUM), nn.ReLU(), nn.MaxPool3d(2, 2)
+        )
