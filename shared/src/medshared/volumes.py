@@ -12,15 +12,34 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medshared.files import atomic_open
+from medshared.volume_grids import Order, Shape, resize_volume, resized_affine, window_hu
 
-Order = Literal["linear", "nearest", "nearest-exact"]
-Shape = tuple[int, int, int]
+__all__ = [
+    "Order",
+    "Shape",
+    "Volume",
+    "VolumeError",
+    "check_affine",
+    "check_finite",
+    "compact_values",
+    "from_canonical",
+    "is_volume_name",
+    "read_volume",
+    "resample_spacing",
+    "resize_volume",
+    "resized_affine",
+    "to_canonical",
+    "volume_stem",
+    "voxel_spacing",
+    "window_hu",
+    "write_volume",
+]
 
 SUFFIXES = (".nii.gz", ".nii")
 _INT16 = np.iinfo(np.int16)
@@ -151,19 +170,35 @@ def _three_axes(path: Path, raw: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scaled(path: Path, raw: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
-    """Apply the header's scale and return int16 where that loses nothing, else float32."""
+    """Apply the header's scale."""
     if not (np.isfinite(slope) and np.isfinite(intercept)):
         raise VolumeError(f"{path}: the header's scale slope {slope} or intercept {intercept} is not finite")
-    if slope == 1 and intercept == 0 and raw.dtype in (np.int16, np.uint8, np.int8):
-        return np.ascontiguousarray(raw, dtype=np.int16)
-    values = raw if slope == 1 and intercept == 0 else raw.astype(np.float64) * slope + intercept
+    if slope == 1 and intercept == 0:
+        return compact_values(path, raw)
+    # Products with a slope like float32's 0.1 are whole but for their last bits.
+    return compact_values(path, raw.astype(np.float64) * slope + intercept, slack=1e-6)
+
+
+def compact_values(
+    path: str | os.PathLike[str], values: NDArray[Any], slack: float = 0.0
+) -> NDArray[np.int16] | NDArray[np.float32]:
+    """Return int16 where every value is a whole number that fits, else float32; C order.
+
+    Args:
+        path: For messages.
+        values: Any numbers.
+        slack: How far from whole a value may be, as a share of the largest one.
+
+    Raises:
+        VolumeError: Values are NaN or infinite.
+    """
+    if values.dtype in (np.int16, np.uint8, np.int8):
+        return np.ascontiguousarray(values, dtype=np.int16)
     check_finite(path, values)
     lowest, highest = float(values.min()), float(values.max())
     if _INT16.min <= lowest and highest <= _INT16.max:
         rounded = np.rint(values)
-        # Products with a slope like float32's 0.1 are whole but for their last bits.
-        slack = 0.0 if slope == 1 else 1e-6 * max(1.0, abs(lowest), abs(highest))
-        if np.abs(values - rounded).max() <= slack:
+        if np.abs(values - rounded).max() <= slack * max(1.0, abs(lowest), abs(highest)):
             return np.ascontiguousarray(rounded, dtype=np.int16)
     return np.ascontiguousarray(values, dtype=np.float32)
 
@@ -299,65 +334,7 @@ def from_canonical(array: NDArray[Any], orientation: NDArray[np.int64]) -> NDArr
     return np.ascontiguousarray(array)
 
 
-# ---------------------------------------------------------------------- grids
-
-
-def resize_volume(array: NDArray[Any], shape: Shape, order: Order = "linear") -> NDArray[Any]:
-    """Stretch an array to another number of voxels over the same space.
-
-    With n voxels in and N out, output voxel d takes its value
-
-    * ``linear``: at source coordinate ``(d + 0.5)·n/N − 0.5`` by trilinear interpolation, clamped at the borders;
-    * ``nearest-exact``: from the voxel that holds the middle of d, ``⌊(d + 0.5)·n/N⌋``;
-    * ``nearest``: from voxel ``⌊d·n/N⌋``, as torch's and most others' "nearest", half a voxel off when shrinking.
-
-    Args:
-        array: ``(X, Y, Z)``.
-        shape: Wanted number of voxels.
-        order: How values between voxels are found; use a nearest one for labels.
-
-    Returns:
-        ``shape``; float32 for ``linear`` (float64 for float64), else the type of ``array``; C order.
-    """
-    if array.ndim != 3 or len(shape) != 3 or min(*array.shape, *shape) < 1:
-        raise ValueError(
-            f"cannot resize shape {list(array.shape)} to {list(shape)}: both need three axes and voxels"
-        )
-    if order != "linear":
-        indices = [_source_voxels(n, size, order) for n, size in zip(array.shape, shape, strict=True)]
-        return np.ascontiguousarray(array[np.ix_(*indices)])
-    dtype = np.float64 if array.dtype == np.float64 else np.float32
-    if array.shape == tuple(shape):
-        return np.ascontiguousarray(array, dtype=dtype)
-    import torch
-    from torch.nn.functional import interpolate
-
-    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))[None, None]
-    return interpolate(tensor, size=tuple(shape), mode="trilinear", align_corners=False)[0, 0].numpy()
-
-
-def _source_voxels(n: int, size: int, order: Order) -> NDArray[np.int64]:
-    d = np.arange(size, dtype=np.int64)
-    if order == "nearest":
-        return d * n // size
-    if order == "nearest-exact":
-        return (2 * d + 1) * n // (2 * size)
-    raise ValueError(f"order must be 'linear', 'nearest' or 'nearest-exact', found {order!r}")
-
-
-def resized_affine(affine: NDArray[np.float64], shape: Shape, new_shape: Shape) -> NDArray[np.float64]:
-    """Return the affine of a volume after `resize_volume`: the outer faces stay where they are.
-
-    Args:
-        affine: ``[4, 4]`` before.
-        shape: Number of voxels before.
-        new_shape: Number of voxels after.
-    """
-    scale = np.asarray(shape, np.float64) / np.asarray(new_shape, np.float64)
-    step = np.eye(4)
-    step[:3, :3] = np.diag(scale)
-    step[:3, 3] = 0.5 * scale - 0.5
-    return affine @ step
+# ---------------------------------------------------------------------- voxel size
 
 
 def resample_spacing(volume: Volume, spacing: tuple[float, float, float], order: Order = "linear") -> Volume:
@@ -380,20 +357,3 @@ def resample_spacing(volume: Volume, spacing: tuple[float, float, float], order:
     )
     affine = resized_affine(volume.affine, volume.shape, (x, y, z))
     return Volume(resize_volume(volume.array, (x, y, z), order), affine, volume.path)
-
-
-def window_hu(array: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Clip HU to a window and scale it to [0, 1].
-
-    Args:
-        array: HU, any shape.
-        low: HU that becomes 0.
-        high: HU that becomes 1.
-
-    Returns:
-        float32, same shape.
-    """
-    if not low < high:
-        raise ValueError(f"a HU window needs two rising numbers, found {low} and {high}")
-    scaled = (np.asarray(array, np.float32) - np.float32(low)) / np.float32(high - low)
-    return np.clip(scaled, 0, 1, out=scaled)
