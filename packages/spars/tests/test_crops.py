@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spars.crops import body_level, bounding_box, cut, draw_crops, integral, padded, window_counts
+from spars.crops import CropSource, body_level, bounding_box, cut, draw_crops, integral, padded, window_counts
 from spars.errors import DataError
 from spars.lattice import Lattice
 
@@ -138,3 +138,21 @@ def test_boxes_and_levels():
     assert body_level(None) == -300
     assert body_level((-500, 300)) == 0.25
     assert body_level((-100, 300)) == 0
+
+
+def test_windows_without_labels():
+    image = np.full((12, 12, 12), -1000, np.float32)
+    image[4:9, 4:9, 4:9] = 1 + np.arange(125).reshape(5, 5, 5)
+    source = CropSource(image, None, (1, 1, 1))
+    assert not source.has_positives
+    windows = source.draw_windows(300, np.random.default_rng(0))
+    assert windows.min() > 0  # of the body
+    assert len(np.unique(windows)) > 90
+    again = source.draw_windows(300, np.random.default_rng(0))
+    np.testing.assert_array_equal(again, windows)
+    assert (
+        CropSource(image, None, (1, 1, 1), negative_region="liver")
+        .draw_windows(50, np.random.default_rng(0))
+        .min()
+        > 0
+    )

@@ -34,6 +34,121 @@ def body_level(hu_window: tuple[float, float] | None) -> float:
     return max(0.0, (BODY_HU - low) / (high - low))
 
 
+class CropSource:
+    """A volume from which crops of both classes are drawn by rejection, without tables of voxels that are not tumour.
+
+    A positive crop holds a tumour voxel, drawn uniformly, at a uniformly random place, as far as the border allows;
+    and at least ``min_tumour_voxels`` of them. A negative one is drawn about a voxel of the region and holds none.
+    Crops between the two, with fewer tumour voxels than wanted, belong to neither class.
+
+    Args:
+        image: ``[X, Y, Z]``, HU or scaled.
+        label: ``[X, Y, Z]``, 0 background, 1 liver, 2 tumour; null = unknown, only `draw_windows` works then.
+        size: Voxels of a crop. A volume that is smaller is padded with its lowest value.
+        min_tumour_voxels: Of a positive crop.
+        negative_region: Where negative crops come from: about the liver, in the body's bounding box, anywhere.
+        body_above: What counts as body, in the units of ``image``.
+        name: For messages.
+    """
+
+    def __init__(
+        self,
+        image: NDArray[np.float32],
+        label: NDArray[np.uint8] | None,
+        size: Size,
+        *,
+        min_tumour_voxels: int = 1,
+        negative_region: Region = "body",
+        body_above: float = BODY_HU,
+        name: str = "",
+    ) -> None:
+        known = np.zeros(image.shape, np.uint8) if label is None else label
+        self.image, known = padded(image, known, size)
+        self.size, self.at_least, self.region, self.name = size, min_tumour_voxels, negative_region, name
+        self.counter = TumourCounter(known)
+        self._limit = np.subtract(self.image.shape, size)
+        self._tumour = np.argwhere(known == TUMOUR).astype(np.int32)
+        self._liver = np.empty(0, np.int64)
+        self._low, self._high = np.zeros(3, np.int64), np.array(self.image.shape)
+        if negative_region == "liver":
+            self._liver = np.flatnonzero(known == LIVER)
+        if negative_region == "body" or (negative_region == "liver" and not self._liver.size):
+            self._low, self._high = bounding_box(self.image > body_above)
+
+    @property
+    def has_positives(self) -> bool:
+        """Whether there is tumour enough for a positive crop."""
+        return len(self._tumour) >= self.at_least
+
+    def draw(
+        self, n: int, rng: np.random.Generator, positive_share: float = 0.5
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Draw crops of both classes.
+
+        Args:
+            n: Number of crops.
+            rng: Source of the draws.
+            positive_share: Of the crops, rounded down; without tumour all are negative.
+
+        Returns:
+            Crops float32 ``[n, *size]``, positive ones first, and classes int64 ``[n]``.
+
+        Raises:
+            DataError: The volume has no place for a crop of a class.
+        """
+        n_positive = int(n * positive_share) if self.has_positives else 0
+        starts = np.concatenate([self._positive(n_positive, rng), self._negative(n - n_positive, rng)])
+        return cut(self.image, starts, self.size), np.repeat(
+            np.array([1, 0], np.int64), [n_positive, n - n_positive]
+        )
+
+    def draw_windows(self, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Draw windows of the region, whatever they hold.
+
+        Args:
+            n: Number of windows.
+            rng: Source of the draws.
+
+        Returns:
+            float32 ``[n, *size]``.
+        """
+        return cut(self.image, self._about_region(n, rng), self.size)
+
+    def _positive(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        def draw(k: int) -> NDArray[np.int64]:
+            voxels = self._tumour[rng.integers(0, len(self._tumour), k)].astype(np.int64)
+            return np.clip(voxels - rng.integers(0, self.size, (k, 3)), 0, self._limit)
+
+        found = _accepted(draw, lambda starts: self.counter.counts(starts, self.size) >= self.at_least, n)
+        if found is None:
+            raise DataError(
+                f"{self.name or 'volume'}: hardly a crop of {_text(self.size)} voxels holds {self.at_least} of the "
+                f"{len(self._tumour)} tumour voxels; lower min_tumour_voxels or enlarge crop_size"
+            )
+        return found
+
+    def _negative(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        found = _accepted(
+            lambda k: self._about_region(k, rng),
+            lambda starts: self.counter.counts(starts, self.size) == 0,
+            n,
+        )
+        if found is None:
+            raise DataError(
+                f"{self.name or 'volume'}: hardly a crop of {_text(self.size)} voxels in the {self.region} is free of "
+                "tumour; reduce crop_size or set negative_region: volume"
+            )
+        return found
+
+    def _about_region(self, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        if self._liver.size:
+            drawn = self._liver[rng.integers(0, self._liver.size, k)]
+            middle = np.stack(np.unravel_index(drawn, self.image.shape), axis=1)
+        else:
+            middle = rng.integers(self._low, self._high, (k, 3))
+        return np.clip(middle - rng.integers(0, self.size, (k, 3)), 0, self._limit)
+
+
 def draw_crops(
     image: NDArray[np.float32],
     label: NDArray[np.uint8],
@@ -46,22 +161,18 @@ def draw_crops(
     body_above: float = BODY_HU,
     positive_share: float = 0.5,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw crops of both classes by rejection.
-
-    A positive crop holds a tumour voxel, drawn uniformly, at a uniformly random place, as far as the border allows;
-    and at least ``min_tumour_voxels`` of them. A negative one is drawn about a voxel of the region and holds none.
-    Crops between the two, with fewer tumour voxels than wanted, belong to neither class.
+    """Draw crops of one volume once; see `CropSource`, which draws again and again.
 
     Args:
         image: ``[X, Y, Z]``, HU or scaled.
         label: ``[X, Y, Z]``, 0 background, 1 liver, 2 tumour.
-        size: Voxels of a crop. A volume that is smaller is padded with its lowest value.
+        size: Voxels of a crop.
         n: Number of crops.
         rng: Source of the draws.
         min_tumour_voxels: Of a positive crop.
-        negative_region: Where negative crops come from: about the liver, in the body's bounding box, anywhere.
+        negative_region: Where negative crops come from.
         body_above: What counts as body, in the units of ``image``.
-        positive_share: Of the crops, rounded down; without tumour voxels all are negative.
+        positive_share: Of the crops, rounded down.
 
     Returns:
         Crops float32 ``[n, *size]``, positive ones first, and classes int64 ``[n]``.
@@ -69,17 +180,15 @@ def draw_crops(
     Raises:
         DataError: The volume has no place for a crop of a class.
     """
-    image, label = padded(image, label, size)
-    sums = integral(label == TUMOUR)
-    n_positive = int(n * positive_share) if sums[-1, -1, -1] >= min_tumour_voxels else 0
-    starts = np.concatenate(
-        [
-            _positive_starts(label, sums, size, n_positive, rng, min_tumour_voxels),
-            _negative_starts(image, label, sums, size, n - n_positive, rng, negative_region, body_above),
-        ]
+    source = CropSource(
+        image,
+        label,
+        size,
+        min_tumour_voxels=min_tumour_voxels,
+        negative_region=negative_region,
+        body_above=body_above,
     )
-    classes = np.repeat(np.array([1, 0], np.int64), [n_positive, n - n_positive])
-    return cut(image, starts, size), classes
+    return source.draw(n, rng, positive_share)
 
 
 def padded(
@@ -119,66 +228,10 @@ def cut(image: NDArray[np.float32], starts: NDArray[np.int64], size: Size) -> ND
     return np.ascontiguousarray(windows[starts[:, 0], starts[:, 1], starts[:, 2]], dtype=np.float32)
 
 
-def _positive_starts(
-    label: NDArray[np.uint8],
-    sums: NDArray[np.int64],
-    size: Size,
-    n: int,
-    rng: np.random.Generator,
-    at_least: int,
-) -> NDArray[np.int64]:
-    if n == 0:
-        return np.empty((0, 3), np.int64)
-    voxels = np.argwhere(label == TUMOUR)
-    limit = np.subtract(label.shape, size)
-
-    def draw(k: int) -> NDArray[np.int64]:
-        inside = rng.integers(0, size, (k, 3))
-        return np.clip(voxels[rng.integers(0, len(voxels), k)] - inside, 0, limit)
-
-    found = _accepted(draw, lambda starts: _counts(sums, starts, size) >= at_least, n)
-    if found is None:
-        raise DataError(
-            f"hardly a crop of {'×'.join(map(str, size))} voxels holds {at_least} of the {len(voxels)} tumour voxels; "
-            "lower min_tumour_voxels or enlarge crop_size"
-        )
-    return found
-
-
-def _negative_starts(
-    image: NDArray[np.float32],
-    label: NDArray[np.uint8],
-    sums: NDArray[np.int64],
-    size: Size,
-    n: int,
-    rng: np.random.Generator,
-    region: Region,
-    body_above: float,
-) -> NDArray[np.int64]:
-    if n == 0:
-        return np.empty((0, 3), np.int64)
-    limit = np.subtract(label.shape, size)
-    low, high = np.zeros(3, np.int64), np.array(label.shape)
-    liver = np.argwhere(label == LIVER) if region == "liver" else np.empty((0, 3), np.int64)
-    if region == "body":
-        low, high = bounding_box(image > body_above)
-
-    def draw(k: int) -> NDArray[np.int64]:
-        # A volume without liver labels has its negatives anywhere.
-        middle = liver[rng.integers(0, len(liver), k)] if len(liver) else rng.integers(low, high, (k, 3))
-        return np.clip(middle - rng.integers(0, size, (k, 3)), 0, limit)
-
-    found = _accepted(draw, lambda starts: _counts(sums, starts, size) == 0, n)
-    if found is None:
-        raise DataError(
-            f"hardly a crop of {'×'.join(map(str, size))} voxels in the {region} is free of tumour; "
-            "reduce crop_size or set negative_region: volume"
-        )
-    return found
-
-
 def _accepted(draw, accepts, n: int) -> NDArray[np.int64] | None:
     """Draw until ``n`` starts are accepted; null when that takes too long."""
+    if n == 0:
+        return np.empty((0, 3), np.int64)
     found, missing = [], n
     for _ in range(_TRIES):
         starts = draw(max(8, 2 * missing))
@@ -224,14 +277,37 @@ def integral(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return sums
 
 
-def _counts(sums: NDArray[np.int64], starts: NDArray[np.int64], size: Size) -> NDArray[np.int64]:
-    total = np.zeros(len(starts), np.int64)
-    ends = starts + np.asarray(size)
-    for corner in range(8):
-        upper = [corner >> axis & 1 for axis in range(3)]
-        a, b, c = (ends[:, i] if up else starts[:, i] for i, up in enumerate(upper))
-        total += (1 if sum(upper) % 2 else -1) * sums[a, b, c]
-    return total
+class TumourCounter:
+    """Counts the tumour voxels of any windows of a volume; only the tumour's bounding box is kept.
+
+    Args:
+        label: ``[X, Y, Z]``, 0 background, 1 liver, 2 tumour.
+    """
+
+    def __init__(self, label: NDArray[np.uint8]) -> None:
+        mask = label == TUMOUR
+        nowhere = np.zeros(3, np.int64)
+        self.low, self.high = bounding_box(mask) if mask.any() else (nowhere, nowhere)
+        self.sums = integral(mask[tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))])
+
+    def counts(self, starts: NDArray[np.int64], size: Size) -> NDArray[np.int64]:
+        """Count the tumour voxels of windows.
+
+        Args:
+            starts: Lowest corners int64 ``[n, 3]``.
+            size: Voxels of a window.
+
+        Returns:
+            int64 ``[n]``.
+        """
+        first = np.clip(starts, self.low, self.high) - self.low
+        end = np.clip(starts + np.asarray(size), self.low, self.high) - self.low
+        total = np.zeros(len(starts), np.int64)
+        for corner in range(8):
+            upper = [corner >> axis & 1 for axis in range(3)]
+            a, b, c = (end[:, i] if up else first[:, i] for i, up in enumerate(upper))
+            total += (1 if sum(upper) % 2 else -1) * self.sums[a, b, c]
+        return total
 
 
 def window_counts(label: NDArray[np.uint8], lattice: Lattice) -> NDArray[np.int64]:
@@ -249,5 +325,9 @@ def window_counts(label: NDArray[np.uint8], lattice: Lattice) -> NDArray[np.int6
     """
     if label.shape != tuple(lattice.grid):
         raise DataError(f"label of shape {list(label.shape)} on a lattice over {list(lattice.grid)} voxels")
-    counts = _counts(integral(label == TUMOUR), lattice.all_starts(), lattice.window)
+    counts = TumourCounter(label).counts(lattice.all_starts(), lattice.window)
     return counts.reshape(lattice.shape)
+
+
+def _text(size: Size) -> str:
+    return "×".join(map(str, size))
