@@ -167,7 +167,7 @@ class CropTask:
         self.windows, self.classes = self._validation(data.val)
         for value, name in ((1, "positive"), (0, "negative")):
             if not (self.classes == value).any():
-                logger.warning("no %s validation crop: the AUC is undefined, the loss decides", name)
+                logger.warning("no %s validation crop: the AUC is undefined and the last epoch is kept", name)
 
     @property
     def n_batches(self) -> int:

@@ -71,9 +71,10 @@ class Progress:
     loss_sum: float = 0.0  # over the batches of the epoch under way
     right: int = 0
     seen: int = 0
-    best_auc: float = math.nan  # of the selected epoch; NaN where undefined
+    best_auc: float = math.nan  # on the validation cases; NaN where undefined
     best_loss: float = math.nan
     best_epoch: int = -1
+    kept_epoch: int = -1  # whose weights lie in weights_out
     seconds: float = 0.0  # of training, over all sessions of the run
 
 
@@ -157,16 +158,16 @@ def _train(trainer: ClassifierTrainer, data: ClassifierData, stop: StopSignal) -
     finally:
         sink.close()
     progress = trainer.progress
-    best = next(row for row in run.metrics_rows if row["epoch"] == progress.best_epoch)
+    kept = next(row for row in run.metrics_rows if row["epoch"] == progress.kept_epoch)
     results = {
         "mode": config.mode,
         "label_source": config.label_source,
         "weights": config.weights_out,
         "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
+        "best_epoch": progress.kept_epoch,
         "steps": progress.step,
         "cases": {part: [case.name for case in getattr(data, part)] for part in ("train", "val")},
-        "metrics": {key: value for key, value in best.items() if key.startswith(("train_", "val_"))},
+        "metrics": {key: value for key, value in kept.items() if key.startswith(("train_", "val_"))},
         "seconds": progress.seconds,
     }
     run.write_results(results)
@@ -249,10 +250,14 @@ class ClassifierTrainer:
             "train_accuracy": progress.right / progress.seen,
             **{f"val_{key}": value for key, value in found.items()},
         }
-        if self._is_better(found):
-            auc = found["auc"]
+        better = self._is_better(found)
+        if better:
+            auc, loss = found["auc"], found["loss"]
             progress.best_auc = math.nan if auc is None else auc
-            progress.best_loss, progress.best_epoch = found["loss"] or 0.0, progress.epoch
+            progress.best_loss = math.nan if loss is None else loss
+            progress.best_epoch = progress.epoch
+        if better or self.config.select == "last":
+            progress.kept_epoch = progress.epoch
             save_classifier(self.weights_path, self.network, ClassifierMeta.of(self.config))
         logger.info(
             "epoch %d: loss %.4f, validation %s",
@@ -267,12 +272,16 @@ class ClassifierTrainer:
         return {key: value for key, value in row.items() if value is not None}
 
     def _is_better(self, found: Mapping[str, Value]) -> bool:
-        """Return whether these weights are kept: a higher AUC, or at the same or none a lower loss."""
-        if self.config.select == "last" or self.progress.best_epoch < 0:
+        """Return whether this is the best epoch so far: a higher AUC, or at the same AUC a lower loss.
+
+        Where the AUC is undefined the last one is: on cases of one class the loss is lowest for a network that
+        says the same of everything.
+        """
+        auc, loss = found["auc"], found["loss"]
+        if self.progress.best_epoch < 0 or auc is None or loss is None:
             return True
-        auc, loss = found["auc"], found["loss"] or 0.0
-        if auc is not None and auc != self.progress.best_auc:
-            return not auc < self.progress.best_auc
+        if auc != self.progress.best_auc:
+            return auc > self.progress.best_auc
         return loss < self.progress.best_loss
 
     # ------------------------------------------------------------------ state

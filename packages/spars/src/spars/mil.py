@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 Pooling = Literal["max", "top-k", "noisy-or", "lse"]
 SHARPNESS = 4.0  # r of lse
-_VALIDATION = 4  # times as many windows of a validation case as of a training one
+_VALIDATION = 2  # times as many windows of a validation case as of a training one
 
 
 def pool_logits(z: Tensor, pooling: Pooling, k: int = 4) -> Tensor:
@@ -97,7 +97,9 @@ class BagTask:
                 )
         self.val_labels = np.array([labels[case.name] for case in data.val])
         if len(set(self.val_labels.tolist())) < 2:
-            logger.warning("validation cases are all of one class: the AUC is undefined, the loss decides")
+            logger.warning(
+                "validation cases are all of one class: the AUC is undefined and the last epoch is kept"
+            )
         self.val_windows = np.concatenate(
             [
                 crop_source(case, config, labelled=False).draw_windows(
