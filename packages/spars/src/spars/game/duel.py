@@ -1,0 +1,152 @@
+"""One game between two players, in all three modes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spars.game.boards import Board
+from spars.game.rules import (
+    Positions,
+    Rules,
+    is_over,
+    map_box,
+    move,
+    rewards,
+    shown_start,
+    start_position,
+    window_lattice,
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one move of both players gave.
+
+    Attributes:
+        scores: Of the players' windows after the move, ``[2]``.
+        rewards: float64 ``[2]``.
+        terminated: A score exceeded the threshold.
+        truncated: The limit of moves was reached, and the game is not terminated.
+    """
+
+    scores: NDArray[np.floating[Any]]
+    rewards: NDArray[np.float64]
+    terminated: bool
+    truncated: bool
+
+
+class Duel:
+    """Two windows on one volume. Both players move, both windows are scored, the map grows.
+
+    Player 2 of the original moves after player 1, on a view of its own window that player 1 does not change; moving
+    both at once is therefore the same game. Nothing ends by itself: after ``terminated`` the caller resets, or not.
+
+    Args:
+        rules: the rules.
+        board: the volume and its scores.
+
+    Attributes:
+        position: Corners of both windows, int64 ``[2, 3]``; in faithful mode they may lie outside.
+        n_steps: Moves since the start.
+        path: Shown corners of both players after each move, ``[n_steps]`` of int64 ``[2, 3]``.
+    """
+
+    def __init__(self, rules: Rules, board: Board) -> None:
+        self.rules = rules
+        self.board = board
+        self._lattice = window_lattice(rules) if rules.memory else None
+        self.reset(np.zeros(3, np.int64))
+
+    def reset(self, start: NDArray[np.int64] | None = None, rng: np.random.Generator | None = None) -> None:
+        """Put both players on their start and empty the map.
+
+        Args:
+            start: the corner, ``[3]``, or one for each player, ``[2, 3]``; ``None`` = as the rules say.
+            rng: draws random starts.
+        """
+        placed = start_position(self.rules, rng) if start is None else np.asarray(start, np.int64)
+        self.position: Positions = np.broadcast_to(placed, (2, 3)).copy()
+        self.n_steps = 0
+        self.path: list[Positions] = []
+        self._maps: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
+        self._pending: list[tuple[Positions, Positions, float]] = []
+        self._visited: tuple[set[tuple[int, ...]], set[tuple[int, ...]]] = (set(), set())
+        if self._lattice is not None:
+            self.recalled = np.zeros((2, *self._lattice.shape), np.float32)
+            self.seen = np.zeros((2, *self._lattice.shape), np.bool_)
+
+    @property
+    def shown(self) -> Positions:
+        """Lowest corners of the windows as they are cut out, int64 ``[2, 3]``."""
+        return shown_start(self.rules, self.position)
+
+    def step(self, actions: Sequence[int] | NDArray[Any]) -> Turn:
+        """Move both players.
+
+        Args:
+            actions: of player 1 and player 2.
+
+        Returns:
+            Scores, rewards and whether the game is over.
+        """
+        self.position = move(self.rules, self.position, np.asarray(actions))
+        shown = self.shown
+        scores = self.board.scores.at(shown)  # player 1 first
+        new = self._note(shown, scores)
+        self.n_steps += 1
+        self.path.append(shown)
+        terminated = bool(is_over(self.rules, scores))
+        cut_off = self.rules.max_steps is not None and self.n_steps >= self.rules.max_steps
+        return Turn(scores, rewards(self.rules, scores, new), terminated, cut_off and not terminated)
+
+    def sum_map(self) -> NDArray[np.float64]:
+        """Return the accumulated scores of every voxel, float64 ``[grid]``; the array grows with the game."""
+        return self._rendered()[0]
+
+    def count_map(self) -> NDArray[np.int32]:
+        """Return how often each voxel was covered by what the map adds, int32 ``[grid]``."""
+        return self._rendered()[1]
+
+    def final_map(self) -> NDArray[np.float32]:
+        """Return the mode's map, float32 ``[grid]``: the mean over visits in standard, the sum otherwise."""
+        total, count = self._rendered()
+        if self.rules.mode == "standard":
+            total = np.divide(total, count, out=np.zeros(self.rules.grid), where=count > 0)
+        return total.astype(np.float32)
+
+    def _note(self, shown: Positions, scores: NDArray[Any]) -> NDArray[np.bool_]:
+        """Add to the map and the memory; return whose window is new to it."""
+        low, high = map_box(self.rules, self.position)
+        if self.rules.mode == "faithful":
+            # The original overwrites the first score by the second before it adds.
+            self._pending.append((low[0], high[0], float(scores[1])))
+        else:
+            self._pending += [(low[i], high[i], float(scores[i])) for i in range(2)]
+        new = np.zeros(2, np.bool_)
+        for player in range(2):
+            key = tuple(shown[player].tolist())
+            new[player] = key not in self._visited[player]
+            self._visited[player].add(key)
+        if self._lattice is not None:
+            first = np.array([axis[0] for axis in self._lattice.axes])
+            place = (np.arange(2), *((shown - first) // self.rules.step).T)
+            self.recalled[place] = scores
+            self.seen[place] = True
+        return new
+
+    def _rendered(self) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Draw what is not yet drawn; nobody pays for a map that nobody reads."""
+        if self._maps is None:
+            self._maps = np.zeros(self.rules.grid), np.zeros(self.rules.grid, np.int32)
+        total, count = self._maps
+        for low, high, score in self._pending:
+            box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+            total[box] += score
+            count[box] += 1
+        self._pending = []
+        return self._maps
