@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spars.errors import DataError
 from spars.game.boards import Board
 from spars.game.rules import (
     Positions,
     Rules,
+    action_masks,
     is_over,
     map_box,
     move,
@@ -54,12 +56,15 @@ class Duel:
         position: Corners of both windows, int64 ``[2, 3]``; in faithful mode they may lie outside.
         n_steps: Moves since the start.
         path: Shown corners of both players after each move, ``[n_steps]`` of int64 ``[2, 3]``.
+        lattice: All windows that the game can show.
+        recalled: With ``memory``: scores of the windows each player visited, float32 ``[2, *lattice.shape]``.
+        seen: With ``memory``: which windows each player visited, same shape.
     """
 
     def __init__(self, rules: Rules, board: Board) -> None:
         self.rules = rules
         self.board = board
-        self._lattice = window_lattice(rules) if rules.memory else None
+        self.lattice = window_lattice(rules)
         self.reset(np.zeros(3, np.int64))
 
     def reset(self, start: NDArray[np.int64] | None = None, rng: np.random.Generator | None = None) -> None:
@@ -76,9 +81,9 @@ class Duel:
         self._maps: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
         self._pending: list[tuple[Positions, Positions, float]] = []
         self._visited: tuple[set[tuple[int, ...]], set[tuple[int, ...]]] = (set(), set())
-        if self._lattice is not None:
-            self.recalled = np.zeros((2, *self._lattice.shape), np.float32)
-            self.seen = np.zeros((2, *self._lattice.shape), np.bool_)
+        if self.rules.memory:
+            self.recalled = np.zeros((2, *self.lattice.shape), np.float32)
+            self.seen = np.zeros((2, *self.lattice.shape), np.bool_)
 
     @property
     def shown(self) -> Positions:
@@ -103,6 +108,44 @@ class Duel:
         terminated = bool(is_over(self.rules, scores))
         cut_off = self.rules.max_steps is not None and self.n_steps >= self.rules.max_steps
         return Turn(scores, rewards(self.rules, scores, new), terminated, cut_off and not terminated)
+
+    def info(self, player: int = 0, turn: Turn | None = None) -> dict[str, Any]:
+        """Return what an environment tells beside the observation, from one player's side.
+
+        Args:
+            player: 0 or 1.
+            turn: the move that led here; ``None`` after a reset.
+
+        Returns:
+            ``case``, ``position`` and ``position_opponent`` (corners, may lie outside in faithful mode), ``window``
+            (``[2, 3]``: low and high corner of what is shown), ``action_mask`` (bool ``[6]``), and after a move
+            ``score`` and ``score_opponent``.
+        """
+        low = self.shown[player]
+        told: dict[str, Any] = {
+            "case": self.board.name,
+            "position": self.position[player].copy(),
+            "position_opponent": self.position[1 - player].copy(),
+            "window": np.stack([low, low + np.array(self.rules.window)]),
+            "action_mask": action_masks(self.rules, self.position[player]),
+        }
+        if turn is not None:
+            told["score"] = float(turn.scores[player])
+            told["score_opponent"] = float(turn.scores[1 - player])
+        return told
+
+    def ending(self, threshold: float = 0.5, empty_value: float = 1.0) -> dict[str, Any]:
+        """Return ``final_map`` and, where the target is known, ``dice`` of ``final_map > threshold``.
+
+        Args:
+            threshold: of the map.
+            empty_value: Dice when neither the map nor the target has a voxel.
+        """
+        final = self.final_map()
+        told: dict[str, Any] = {"final_map": final}
+        if self.board.target is not None:
+            told["dice"] = dice(final > threshold, self.board.target, empty_value)
+        return told
 
     def sum_map(self) -> NDArray[np.float64]:
         """Return the accumulated scores of every voxel, float64 ``[grid]``; the array grows with the game."""
@@ -132,8 +175,8 @@ class Duel:
             key = tuple(shown[player].tolist())
             new[player] = key not in self._visited[player]
             self._visited[player].add(key)
-        if self._lattice is not None:
-            first = np.array([axis[0] for axis in self._lattice.axes])
+        if self.rules.memory:
+            first = np.array([axis[0] for axis in self.lattice.axes])
             place = (np.arange(2), *((shown - first) // self.rules.step).T)
             self.recalled[place] = scores
             self.seen[place] = True
@@ -150,3 +193,22 @@ class Duel:
             count[box] += 1
         self._pending = []
         return self._maps
+
+
+def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_], empty_value: float = 1.0) -> float:
+    """Return ``2·|A∩B| / (|A| + |B|)`` of two masks.
+
+    Args:
+        prediction: bool, any shape.
+        target: same shape.
+        empty_value: what two empty masks give.
+
+    Raises:
+        DataError: when the shapes differ.
+    """
+    if prediction.shape != target.shape:
+        raise DataError(
+            f"prediction and target must have one shape, found {list(prediction.shape)} and {list(target.shape)}"
+        )
+    voxels = int(np.count_nonzero(prediction)) + int(np.count_nonzero(target))
+    return 2 * int(np.count_nonzero(prediction & target)) / voxels if voxels else empty_value
