@@ -55,6 +55,7 @@ class Duel:
     Attributes:
         position: Corners of both windows, int64 ``[2, 3]``; in faithful mode they may lie outside.
         n_steps: Moves since the start.
+        actions: Moves of both players since the start.
         path: Shown corners of both players after each move, ``[n_steps]`` of int64 ``[2, 3]``.
         lattice: All windows that the game can show.
         recalled: With ``memory``: scores of the windows each player visited, float32 ``[2, *lattice.shape]``.
@@ -77,6 +78,7 @@ class Duel:
         placed = start_position(self.rules, rng) if start is None else np.asarray(start, np.int64)
         self.position: Positions = np.broadcast_to(placed, (2, 3)).copy()
         self.n_steps = 0
+        self.actions: list[tuple[int, int]] = []
         self.path: list[Positions] = []
         self._maps: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
         self._pending: list[tuple[Positions, Positions, float]] = []
@@ -104,6 +106,7 @@ class Duel:
         scores = self.board.scores.at(shown)  # player 1 first
         new = self._note(shown, scores)
         self.n_steps += 1
+        self.actions.append((int(actions[0]), int(actions[1])))
         self.path.append(shown)
         terminated = bool(is_over(self.rules, scores))
         cut_off = self.rules.max_steps is not None and self.n_steps >= self.rules.max_steps
@@ -119,7 +122,7 @@ class Duel:
         Returns:
             ``case``, ``position`` and ``position_opponent`` (corners, may lie outside in faithful mode), ``window``
             (``[2, 3]``: low and high corner of what is shown), ``action_mask`` (bool ``[6]``), and after a move
-            ``score`` and ``score_opponent``.
+            ``score``, ``score_opponent`` and ``n_steps``.
         """
         low = self.shown[player]
         told: dict[str, Any] = {
@@ -130,6 +133,7 @@ class Duel:
             "action_mask": action_masks(self.rules, self.position[player]),
         }
         if turn is not None:
+            told["n_steps"] = self.n_steps
             told["score"] = float(turn.scores[player])
             told["score_opponent"] = float(turn.scores[1 - player])
         return told

@@ -76,6 +76,7 @@ class CursorImageEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         )
         self.image = image
         self.label = label
+        self._target: NDArray[np.bool_] | None = None
         self.duel = Duel(self.rules, Board("image", image, ScoreMemo(image, window_size, scorer)))
         self.competitor: Opponent = FixedOpponent(0)
         self.action_space = spaces.Discrete(N_ACTIONS)
@@ -133,7 +134,9 @@ class CursorImageEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """
         if self.label is None:
             raise DataError("the Dice needs a label volume, found none for this image")
-        return dice_score(self.accumulated_map > threshold, self.label == 2, self.rules.grid)
+        if self._target is None:  # the same in every iteration
+            self._target = stretch_nearest(self.label == 2, self.rules.grid)
+        return dice_score(self.accumulated_map > threshold, self._target, self.rules.grid)
 
 
 def dice_score(pred: NDArray[Any], target: NDArray[Any], full_image_size: Size = FULL_IMAGE_SIZE) -> float:
