@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,20 @@ class SearchSettings:
     players: int = 2
 
 
+class SearchResult(NamedTuple):
+    """What searches of one volume did.
+
+    Attributes:
+        seen: Windows that were scored, bool ``[n, len(lattice)]``.
+        moves: Moves of each player, int64 ``[n]``.
+        starts: Places that the search began from, int64 ``[n]``.
+    """
+
+    seen: NDArray[np.bool_]
+    moves: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+
 def budget_of(lattice: Lattice, share: float) -> int:
     """Return how many windows a share of the lattice is, rounded down, at least 1.
 
@@ -62,7 +76,7 @@ def search(
     *,
     n: int = 1,
     seed: int = 0,
-) -> NDArray[np.bool_]:
+) -> SearchResult:
     """Let the agent play both players on one volume until the budget is spent, ``n`` times independently.
 
     From each start both players move until nothing new turns up; the critic then chooses where to go on, among random
@@ -77,7 +91,7 @@ def search(
         seed: Of starts and moves.
 
     Returns:
-        Windows that were scored, bool ``[n, len(lattice)]``; exactly ``budget`` of each, or the whole lattice.
+        What each search scored: exactly ``budget`` windows, or the whole lattice.
     """
     lattice = agent.meta.lattice
     views = Views([volume], lattice, agent.meta.stride, agent.meta.context)
@@ -87,7 +101,7 @@ def search(
     while hunt.active.any():
         hunt.begin_starts()
         hunt.move()
-    return hunt.seen
+    return SearchResult(hunt.seen, hunt.total, hunt.starts)
 
 
 class _Search:
@@ -111,6 +125,7 @@ class _Search:
         self.index = np.zeros((n, settings.players, 3), np.int64)
         self.moves = np.full(n, settings.start_moves)  # every search begins with a start
         self.quiet = np.zeros(n, np.int64)
+        self.total, self.starts = np.zeros(n, np.int64), np.zeros(n, np.int64)
 
     @property
     def active(self) -> NDArray[np.bool_]:
@@ -134,6 +149,7 @@ class _Search:
             chosen = places[np.arange(len(games)), worth.reshape(places.shape).argmax(axis=1)]
         self.index[games] = self.lattice.unflat(chosen)[:, None]
         self.moves[games], self.quiet[games] = 0, 0
+        self.starts[games] += 1
         self._score(games, chosen)
 
     def _candidates(self, game: int) -> NDArray[np.int64]:
@@ -159,6 +175,7 @@ class _Search:
             scores = self._score(games[left], flat[left])
             found[left] |= scores > self.settings.floor
         self.moves[games] += 1
+        self.total[games] += 1
         self.quiet[games] = np.where(found, 0, self.quiet[games] + 1)
 
     def _score(self, games: NDArray[np.int64], flat: NDArray[np.int64]) -> NDArray[Any]:

@@ -146,7 +146,11 @@ class SelfPlay:
         self.meta = AgentMeta.of(config)
         self.device = select_device(config.device)
         self.arena = Arena(
-            boards, rules_of(config), config.n_games or 64, config.seed, self.meta.sight(config.flips, config.carry)
+            boards,
+            rules_of(config),
+            config.n_games or 64,
+            config.seed,
+            self.meta.sight(config.flips, config.carry),
         )
         self.env = ArenaVecEnv(self.arena)
         rate = config.learning_rate or 1e-3

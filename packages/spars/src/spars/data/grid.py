@@ -33,7 +33,7 @@ from spars.data.layout import Case
 logger = logging.getLogger(__name__)
 
 AIR = -1024  # HU that fills what lies outside a volume
-TUMOUR = 2
+LIVER_LABEL, TUMOUR = 1, 2
 
 
 class GridSettings(VolumeSettings, Protocol):

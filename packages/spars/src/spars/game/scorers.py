@@ -7,7 +7,6 @@ network: they call a scorer, so tests run without one.
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -96,16 +95,19 @@ class NetworkScorer:
         self.fast = fast
         self._placed: tuple[NDArray[Any], torch.Tensor] | None = None
         self._indices: dict[tuple[int, int], torch.Tensor] = {}
+        self._key: str | None = None
 
-    @cached_property
+    @property
     def key(self) -> str:
         """SHA-256 of the weights, the network's name and the input size."""
-        digest = hashlib.sha256(f"{type(self.module).__name__} {self.target_size}".encode())
-        for name, tensor in sorted(self.module.state_dict().items()):
-            array = tensor.detach().cpu().numpy()
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        if self._key is None:
+            digest = hashlib.sha256(f"{type(self.module).__name__} {self.target_size}".encode())
+            for name, tensor in sorted(self.module.state_dict().items()):
+                array = tensor.detach().cpu().numpy()
+                digest.update(f"{name} {array.dtype} {array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+            self._key = digest.hexdigest()
+        return self._key
 
     def __call__(self, windows: NDArray[np.float32]) -> Floats:
         """Return the scores ``[n]`` of windows ``[n, wx, wy, wz]`` in the network's precision."""

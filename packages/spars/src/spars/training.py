@@ -1,0 +1,143 @@
+"""Stage B from start to end: volumes and weights in, a trained player out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medshared.files import read_json, write_json
+from medshared.runs import StopSignal
+from spars.agent import Agent
+from spars.boards import CaseBoard, load_boards, load_scorer
+from spars.config import GameConfig
+from spars.data.grid import load_grid_case
+from spars.data.layout import find_cases, named_case
+from spars.data.splits import choose_cases
+from spars.errors import DataError
+from spars.game.scorers import NetworkScorer
+from spars.lattice import Lattice
+from spars.methods import agent_method
+from spars.readout import Reading
+from spars.selfplay import train_agent
+
+logger = logging.getLogger(__name__)
+
+READING_FILE = "reading.json"
+# Searches of each validation volume that choose how the agent's map is read.
+_READING_SEEDS = 4
+
+
+def train_game(
+    config: GameConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    command: Sequence[str] | None = None,
+    stop: StopSignal | None = None,
+) -> dict[str, Any]:
+    """Train the players of one configuration into ``folder`` and return what its ``results.json`` holds.
+
+    Mode standard trains an agent on the training split, or on one volume with ``protocol: per_image``, and chooses on
+    the validation split how its maps are read (``reading.json``). The modes paper and faithful train on the volume
+    ``case`` as `spars.original.selfplay` says.
+
+    Args:
+        config: Configuration; switches that are null are resolved here.
+        folder: Run directory, created.
+        resume: Go on with the run that the folder holds.
+        command: The command line, for the record.
+        stop: A stop signal that the caller listens to already.
+
+    Raises:
+        medshared.command_line.RunInterruptedError: A signal stopped the run; it can be resumed.
+        DataError: A file or the split cannot be used.
+        spars.errors.CheckpointError: The classifier or a checkpoint cannot be used.
+    """
+    config = config.resolved()
+    if (
+        resume
+        and (folder / "results.json").is_file()
+        and (config.mode != "standard" or (folder / READING_FILE).is_file())
+    ):
+        logger.info("%s: finished already", folder)
+        return read_json(folder / "results.json")
+    cases = find_cases(config.data_dir)
+    scorer = load_scorer(config)
+    if config.mode != "standard":
+        return _train_original(config, folder, scorer, resume=resume)
+    parts = {"train": [named_case(cases, config.case)], "val": []}
+    if config.protocol == "split":
+        parts = choose_cases(config, cases)
+    chosen = parts["train"][: config.train_cases]
+    if not chosen:
+        raise DataError("the training part of the split is empty; `spars prepare` writes a split")
+    boards = load_boards(config, chosen, scorer=scorer)
+    agent = train_agent(
+        config, [case.board for case in boards], folder, resume=resume, command=command, stop=stop
+    )
+    validation = [case for case in parts["val"] if case.label is not None]
+    if validation:
+        choose_agent_reading(agent, config, load_boards(config, validation, scorer=scorer), folder)
+    else:
+        logger.warning("no validation case with labels: maps are read by rule smoothed at threshold 0.5")
+        write_json(folder / READING_FILE, asdict(Reading("smoothed", config.segmentation_threshold or 0.5)))
+    return read_json(folder / "results.json")
+
+
+def choose_agent_reading(
+    agent: Agent, config: GameConfig, validation: Sequence[CaseBoard], folder: Path
+) -> Reading:
+    """Choose by validation how the agent's maps are read, and write ``reading.json``.
+
+    Args:
+        agent: The agent.
+        config: Resolved configuration.
+        validation: Volumes with labels.
+        folder: Of the file.
+    """
+    lattice = Lattice(config.full_image_size, config.window_size, config.step_size)
+    reading = agent_method("agent", "", agent, config, _READING_SEEDS).choose(lattice, validation)
+    if config.segmentation_threshold is not None:
+        reading = Reading(reading.rule, config.segmentation_threshold)
+    write_json(folder / READING_FILE, asdict(reading))
+    logger.info("maps are read by rule %s at threshold %.3f", reading.rule, reading.threshold)
+    return reading
+
+
+def load_reading(path: Path) -> Reading:
+    """Read ``reading.json``.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: It is missing or not what it should be.
+    """
+    try:
+        found = read_json(path)
+        return Reading(found["rule"], float(found["threshold"]), found.get("dice"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be used as reading rule and threshold ({error}); `spars train` writes it beside agent.pt"
+        ) from error
+
+
+def _train_original(
+    config: GameConfig, folder: Path, scorer: NetworkScorer, *, resume: bool
+) -> dict[str, Any]:
+    from spars.models.compact_policy import CompactPolicy
+    from spars.original.selfplay import train_faithful
+
+    case = load_grid_case(named_case(find_cases(config.data_dir), config.case), config)
+    size = config.full_image_size if config.target_size in (None, "native") else config.target_size
+    policy: dict[str, Any] = {}
+    if config.mode == "faithful" and all(
+        n >= g for n, g in zip(case.image.shape, config.full_image_size, strict=True)
+    ):
+        # Exactly the original's policy, without its 213 copies of every weight.
+        keys = {"window": config.window_size, "grid": size}
+        policy = {"policy": CompactPolicy, "policy_kwargs": keys, "native": True}
+    return train_faithful(config, folder, case.image, case.label, scorer, resume=resume, **policy)
