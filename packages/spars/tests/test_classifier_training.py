@@ -90,6 +90,21 @@ def test_a_run_leaves_a_whole_directory(small, tmp_path):
         train_classifier(config(small), run, stop=NEVER)
 
 
+def test_paper_mode_sees_raw_hu_at_the_size_of_the_game(small, tmp_path):
+    keys = {
+        "mode": "paper",
+        "architecture": "window",
+        "target_size": (8, 8, 8),
+        "hu_window": None,
+        "epochs": 1,
+    }
+    found = train_classifier(config(small, **keys), tmp_path, stop=NEVER)
+    assert found["mode"] == "paper"
+    network, meta = load_classifier(tmp_path / found["weights"])
+    assert (meta.target_size, meta.hu_window) == ((8, 8, 8), None)
+    assert network.stages[0][1].running_mean.abs().max() > 1  # type: ignore[index]
+
+
 @pytest.mark.parametrize(("source", "looks"), [("mask", 2), ("mask", 5), ("csv", 6)])
 def test_a_stopped_run_goes_on_bit_for_bit(small, tmp_path, source, looks):
     wanted = config(small, label_source=source)
@@ -190,7 +205,7 @@ def learning(tmp_path_factory) -> tuple[Path, list]:
 
 
 @pytest.mark.parametrize(
-    ("source", "epochs"), [("mask", 15), pytest.param("csv", 30, marks=pytest.mark.slow)]
+    ("source", "epochs"), [("mask", 15), pytest.param("csv", 25, marks=pytest.mark.slow)]
 )
 def test_it_learns(learning, tmp_path, source, epochs):
     """Window AUC on test volumes, against the naive score: darker windows hold tumour."""
