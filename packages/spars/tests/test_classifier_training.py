@@ -205,7 +205,7 @@ def learning(tmp_path_factory) -> tuple[Path, list]:
 
 
 @pytest.mark.parametrize(
-    ("source", "epochs"), [("mask", 15), pytest.param("csv", 25, marks=pytest.mark.slow)]
+    ("source", "epochs"), [("mask", 15), pytest.param("csv", 30, marks=pytest.mark.slow)]
 )
 def test_it_learns(learning, tmp_path, source, epochs):
     """Window AUC on test volumes, against the naive score: darker windows hold tumour."""

@@ -15,7 +15,7 @@ from spars.classifier_data import ClassifierData
 from spars.config import ClassifierConfig
 from spars.data.grid import GridCase, GridSource
 from spars.errors import DataError
-from spars.mil import BagTask, pool_logits
+from spars.mil import WARM_STEPS, BagTask, pool_logits
 
 CPU = torch.device("cpu")
 POOLINGS = ("max", "top-k", "noisy-or", "lse")
@@ -95,18 +95,36 @@ LABELS = {f"c_{k}": int(k < 6 or k == 8) for k in range(10)}
 def test_half_of_a_batch_has_tumour_and_the_right_scorer_wins():
     task, network = BagTask(DATA, LABELS, config()), Brightest()
     assert task.n_batches == 2
-    loss, right, n = task.loss(network, 0, 0, CPU)
+    loss, right, n = task.loss(network, WARM_STEPS, 0, CPU)
     assert (right, n) == (4, 4)
     assert loss < 0.1
-    bags = network.seen[-1].reshape(4, 16, -1)
+    bags = network.seen[0].reshape(4, 16, -1)
     assert (bags.amax((1, 2)) > 0.5).tolist() == [True, True, False, False]
-    assert task.loss(network, 0, 0, CPU)[0] == loss
+    assert task.loss(network, WARM_STEPS, 0, CPU)[0] == loss
     first = task.validate(network)
     assert first == task.validate(network)
     assert first["auc"] == first["accuracy"] == 1
     with torch.no_grad():
         network.scale.zero_()
     assert task.validate(network)["auc"] == 0.5
+
+
+def test_at_first_every_window_carries_its_volumes_label():
+    task, network = BagTask(DATA, LABELS, config()), Brightest()
+    at_first = task.loss(network, 0, 0, CPU)[0]
+    z = (2 * network.scale * (network.seen[0].amax((1, 2, 3, 4)) - 0.5)).detach()
+    targets = torch.tensor([1.0, 1, 0, 0]).repeat_interleave(16)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(z, targets)
+    torch.testing.assert_close(at_first.detach(), expected)
+    # Halfway between the two losses after half of the warm-up.
+    half = WARM_STEPS // 2 // task.n_batches
+    found = task.loss(network, half, 0, CPU)[0].detach()
+    z = (2 * network.scale * (network.seen[-1].amax((1, 2, 3, 4)) - 0.5)).detach()
+    single = torch.nn.functional.binary_cross_entropy_with_logits(z, targets)
+    pooled = torch.nn.functional.binary_cross_entropy_with_logits(
+        pool_logits(z.reshape(4, 16), "top-k", 2), targets[::16]
+    )
+    torch.testing.assert_close(found, (single + pooled) / 2)
 
 
 def test_one_class_is_an_error_in_training_and_a_warning_in_validation(caplog):
