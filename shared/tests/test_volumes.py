@@ -127,6 +127,19 @@ def test_whole_floats_become_int16_and_others_stay(tmp_path):
         np.testing.assert_array_equal(found, other)
 
 
+@pytest.mark.parametrize(
+    ("kind", "order"), [("Nifti1Image", ">"), ("Nifti2Image", "<"), ("Nifti2Image", ">")]
+)
+def test_other_headers_and_byte_orders(tmp_path, kind, order):
+    array = np.arange(24, dtype=f"{order}i2").reshape(2, 3, 4)
+    image = getattr(nibabel, kind)(array, np.diag([2.0, 3, 4, 1]))
+    image = type(image)(array, image.affine, image.header_class(endianness=order))
+    image.to_filename(tmp_path / "a.nii.gz")
+    found = read_volume(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(found.array, array)
+    assert found.spacing == (2, 3, 4)
+
+
 def test_one_frame_is_a_volume_and_more_are_not(tmp_path):
     nibabel.Nifti1Image(np.ones((2, 3, 4, 1), np.int16), np.eye(4)).to_filename(tmp_path / "one.nii")
     assert read_volume(tmp_path / "one.nii").shape == (2, 3, 4)
@@ -145,6 +158,10 @@ def _written(folder: Path, fault: str) -> Path:
         path.write_bytes(b"")
     elif fault == "cut":
         path.write_bytes(good[: len(good) // 2])
+    elif fault == "flipped bit":
+        damaged = bytearray(good)
+        damaged[len(good) // 2] ^= 4
+        path.write_bytes(bytes(damaged))
     elif fault == "not gzip":
         path.write_bytes(gzip.decompress(good))
     elif fault == "noise":
@@ -176,7 +193,8 @@ def _written(folder: Path, fault: str) -> Path:
         ("empty file", "the file is empty"),
         ("cut", "could not be read.*damaged or cut off"),
         ("not gzip", "not a gzip file"),
-        ("noise", "could not be read"),
+        ("flipped bit", r"could not be read \((CRC|Error)"),
+        ("noise", "not a NIfTI volume"),
         ("suffix", "expected a NIfTI volume"),
         ("no voxels", "the volume is empty: its header says"),
         ("nan", r"1 voxels are NaN or infinite, the first at \[3, 4, 5\]"),

@@ -45,6 +45,7 @@ SUFFIXES = (".nii.gz", ".nii")
 _INT16 = np.iinfo(np.int16)
 _GZIP_LEVEL = 3
 _GZIP_MAGIC = b"\x1f\x8b"
+_HEADERS = {348: "Nifti1Image", 540: "Nifti2Image"}  # size of the header → reader
 
 
 class VolumeError(ValueError):
@@ -117,7 +118,6 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         VolumeError: For another format, a damaged file, several frames, no voxels, NaN or infinite voxels, colours,
             and an affine that does not span space; the message names the file.
     """
-    import nibabel
     from nibabel.filebasedimages import ImageFileError
 
     path = Path(path)
@@ -125,13 +125,14 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         raise VolumeError(f"{path}: expected a NIfTI volume (.nii or .nii.gz)")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such volume")
-    _check_container(path)
     try:
-        image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+        image = _parsed(path, _content(path))
         affine = np.asarray(image.affine, np.float64)
         raw = np.asanyarray(image.dataobj.get_unscaled())
         slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     except (EOFError, OSError, ValueError, zlib.error, ImageFileError) as error:
+        if isinstance(error, VolumeError):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise VolumeError(
             f"{path}: the volume could not be read ({reason}); it may be damaged or cut off, copy it again"
@@ -141,15 +142,28 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     return Volume(_scaled(path, array, slope, intercept), affine, path)
 
 
-def _check_container(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(2)
-    if not head:
+def _content(path: Path) -> bytes:
+    """Read and unpack a file. To its end: only there lies the checksum, which reading voxel by voxel would not see."""
+    data = path.read_bytes()
+    if not data:
         raise VolumeError(f"{path}: the file is empty; copying or downloading it was probably interrupted")
-    if path.name.endswith(".gz") and head != _GZIP_MAGIC:
+    if not path.name.endswith(".gz"):
+        return data
+    if not data.startswith(_GZIP_MAGIC):
         raise VolumeError(
-            f"{path}: not a gzip file (it starts with {head!r}); rename it to .nii or compress it"
+            f"{path}: not a gzip file (it starts with {data[:2]!r}); rename it to .nii or compress it"
         )
+    return gzip.decompress(data)
+
+
+def _parsed(path: Path, data: bytes) -> Any:
+    import nibabel
+
+    for order in ("little", "big"):
+        size = int.from_bytes(data[:4], order)
+        if size in _HEADERS:
+            return getattr(nibabel, _HEADERS[size]).from_bytes(data)
+    raise VolumeError(f"{path}: not a NIfTI volume: its header does not begin with 348 or 540")
 
 
 def _three_axes(path: Path, raw: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from medshared.loggers import open_logger
 from medshared.runs import RunDirectory, StopSignal, run_logging
 from medshared.weights import WeightsError
 from spars.classifier_data import ClassifierData, CropTask, load_classifier_data
+from spars.classifier_faithful import check_faithful, train_faithful
 from spars.classifier_metrics import Value
 from spars.config import ClassifierConfig
 from spars.data.image_labels import LABELS_TABLE, read_image_labels
@@ -109,7 +110,7 @@ def train_classifier(
         config: Configuration; switches that are null are resolved here.
         folder: Run directory, created; receives ``weights_out`` besides.
         resume: Go on with the run that the folder holds.
-        data: The volumes, when the caller has them.
+        data: The volumes, when the caller has them; mode faithful reads its own.
         command: The command line, for the record.
         stop: A stop signal that the caller listens to already.
 
@@ -121,19 +122,20 @@ def train_classifier(
     """
     config = config.resolved()
     device = select_device(config.device)
-    data = data or load_classifier_data(config)
+    task: Task | None = None
+    if config.mode == "faithful":
+        check_faithful(config)
+    else:
+        data = data or load_classifier_data(config)
+        task = _build_task(config, data)
     seed_everything(config.seed)
-    task = _build_task(config, data)
     run = RunDirectory(folder)
     run.create(config.model_dump(mode="json"), command=command, seed=config.seed, resume=resume)
     with run_logging("spars", run.path / "log.txt"):
-        trainer = ClassifierTrainer(config, task, run, device)
-        if resume:
-            trainer.restore()
         if stop is not None:
-            return _train(trainer, data, stop)
+            return _train(config, run, device, task, data, stop, resume=resume)
         with StopSignal() as own:
-            return _train(trainer, data, own)
+            return _train(config, run, device, task, data, own, resume=resume)
 
 
 def _build_task(config: ClassifierConfig, data: ClassifierData) -> Task:
@@ -149,27 +151,29 @@ def _build_task(config: ClassifierConfig, data: ClassifierData) -> Task:
     return BagTask(data, read_image_labels(path, cases), config)
 
 
-def _train(trainer: ClassifierTrainer, data: ClassifierData, stop: StopSignal) -> dict[str, Any]:
-    config, run = trainer.config, trainer.run
-    logger.info("%d training cases, %d for validation", len(data.train), len(data.val))
+def _train(
+    config: ClassifierConfig,
+    run: RunDirectory,
+    device: torch.device,
+    task: Task | None,
+    data: ClassifierData | None,
+    stop: StopSignal,
+    *,
+    resume: bool,
+) -> dict[str, Any]:
     sink = open_logger(config.logger, run.path, project="spars", config=config.model_dump(mode="json"))
     try:
-        trainer.fit(stop, sink)
+        if task is None or data is None:
+            results = train_faithful(config, run, device, stop, sink, resume=resume)
+        else:
+            logger.info("%d training cases, %d for validation", len(data.train), len(data.val))
+            trainer = ClassifierTrainer(config, task, run, device)
+            if resume:
+                trainer.restore()
+            trainer.fit(stop, sink)
+            results = trainer.results(data)
     finally:
         sink.close()
-    progress = trainer.progress
-    kept = next(row for row in run.metrics_rows if row["epoch"] == progress.kept_epoch)
-    results = {
-        "mode": config.mode,
-        "label_source": config.label_source,
-        "weights": config.weights_out,
-        "epochs": progress.epoch,
-        "best_epoch": progress.kept_epoch,
-        "steps": progress.step,
-        "cases": {part: [case.name for case in getattr(data, part)] for part in ("train", "val")},
-        "metrics": {key: value for key, value in kept.items() if key.startswith(("train_", "val_"))},
-        "seconds": progress.seconds,
-    }
     run.write_results(results)
     return results
 
@@ -283,6 +287,26 @@ class ClassifierTrainer:
         if auc != self.progress.best_auc:
             return auc > self.progress.best_auc
         return loss < self.progress.best_loss
+
+    def results(self, data: ClassifierData) -> dict[str, Any]:
+        """Return what ``results.json`` holds; the metrics are those of the epoch whose weights were kept.
+
+        Args:
+            data: The volumes, for their names.
+        """
+        config, progress = self.config, self.progress
+        kept = next(row for row in self.run.metrics_rows if row["epoch"] == progress.kept_epoch)
+        return {
+            "mode": config.mode,
+            "label_source": config.label_source,
+            "weights": config.weights_out,
+            "epochs": progress.epoch,
+            "best_epoch": progress.kept_epoch,
+            "steps": progress.step,
+            "cases": {part: [case.name for case in getattr(data, part)] for part in ("train", "val")},
+            "metrics": {key: value for key, value in kept.items() if key.startswith(("train_", "val_"))},
+            "seconds": progress.seconds,
+        }
 
     # ------------------------------------------------------------------ state
 
