@@ -50,6 +50,7 @@ class Clock:
         self.cuda = device.startswith("cuda")
 
     def __call__(self) -> float:
+        """Return the time now."""
         if self.cuda:
             torch.cuda.synchronize()
             return time.perf_counter()
@@ -63,6 +64,7 @@ class Script:
         self.actions = iter(actions)
 
     def predict(self, observation: Any) -> int:
+        """Return the next move."""
         return next(self.actions)
 
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 
 from spars.errors import DataError
-from spars.game.boards import Board, DirectScores, make_board
+from spars.game.boards import Board, DirectScores, ScoreMemo, make_board
 from spars.game.duel import Duel
 from spars.game.rules import Rules
-from spars.game.scorers import CountingScorer, StubScorer
+from spars.game.scorers import CountingScorer, NetworkScorer, StubScorer
 from spars.lattice import Lattice
+from spars.models.net import Net
 
 FULL = (256, 256, 180)
 CASES = (
@@ -118,6 +122,38 @@ def test_the_thresholds_of_the_scripts(golden, golden_volumes) -> None:
         np.testing.assert_allclose([t.scores[0] for t in turns], expected["score1"], atol=1e-6)
         np.testing.assert_allclose([t.scores[1] for t in turns], expected["score2"], atol=1e-6)
         assert [t.terminated for t in turns] == expected["done"]
+
+
+@pytest.fixture(scope="module")
+def classifier(golden_json, fill_golden_weights) -> Net:
+    facts = golden_json("env_classifier")
+    net = fill_golden_weights(Net(), facts["weight_seed"])
+    with torch.no_grad():
+        net.fc5.weight /= facts["fc5_divisor"]
+    return net
+
+
+@pytest.mark.parametrize("kind", ["original", "corrected"])
+def test_a_game_scored_by_the_classifier(golden_json, golden_volumes, classifier, kind: str) -> None:
+    facts = golden_json("env_classifier")
+    expected = facts[kind]
+    original = kind == "original"
+    case = {**facts, "threshold": facts[f"{kind}_threshold"]}
+    rules = original_rules(case) if original else corrected_rules(case)
+    volume = golden_volumes.golden_volume(rules.grid, facts["volume_seed"])[0]
+    scorer = NetworkScorer(classifier if original else copy.deepcopy(classifier).double(), FULL)
+    duel = Duel(rules, Board("a", volume, ScoreMemo(volume, rules.window, scorer)))
+    duel.reset()
+    steps = 8 if original else 3  # twice the precision takes ten times as long
+    for i, pair in enumerate(actions(case)[:steps]):
+        turn = duel.step(pair)
+        assert duel.position.tolist() == [expected["pos1"][i], expected["pos2"][i]]
+        assert turn.rewards[0] == expected["reward"][i]
+        assert turn.terminated is expected["done" if original else "terminated"][i]
+        scores = [expected["score1"][i], expected["score2"][i]]
+        np.testing.assert_allclose(turn.scores, scores, atol=1e-4 if original else 1e-8)
+    last = expected["acc_sum" if original else "sum_total"][steps - 1]
+    assert duel.sum_map().sum() == pytest.approx(last, rel=1e-4 if original else 1e-8)
 
 
 def noise(shape: tuple[int, int, int]) -> np.ndarray:
