@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spars.errors import DataError
+from medshared.metrics.segmentation import overlap
 from spars.game.boards import Board
 from spars.game.rules import (
     Positions,
@@ -148,7 +148,7 @@ class Duel:
         final = self.final_map()
         told: dict[str, Any] = {"final_map": final}
         if self.board.target is not None:
-            told["dice"] = dice(final > threshold, self.board.target, empty_value)
+            told["dice"] = overlap(final > threshold, self.board.target, empty_value).dice
         return told
 
     def sum_map(self) -> NDArray[np.float64]:
@@ -197,22 +197,3 @@ class Duel:
             count[box] += 1
         self._pending = []
         return self._maps
-
-
-def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_], empty_value: float = 1.0) -> float:
-    """Return ``2·|A∩B| / (|A| + |B|)`` of two masks.
-
-    Args:
-        prediction: bool, any shape.
-        target: same shape.
-        empty_value: what two empty masks give.
-
-    Raises:
-        DataError: when the shapes differ.
-    """
-    if prediction.shape != target.shape:
-        raise DataError(
-            f"prediction and target must have one shape, found {list(prediction.shape)} and {list(target.shape)}"
-        )
-    voxels = int(np.count_nonzero(prediction)) + int(np.count_nonzero(target))
-    return 2 * int(np.count_nonzero(prediction & target)) / voxels if voxels else empty_value

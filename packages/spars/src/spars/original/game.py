@@ -149,7 +149,8 @@ def dice_score(pred: NDArray[Any], target: NDArray[Any], full_image_size: Size =
         full_image_size: the grid.
 
     Returns:
-        ``2·|A∩B| / (|A| + |B|)``; NaN when both are empty, where `spars.game.duel.dice` gives a chosen value.
+        ``2·|A∩B| / (|A| + |B|)``; NaN when both are empty, where `medshared.metrics.segmentation.overlap` gives a
+        chosen value.
 
     Raises:
         DataError: when ``pred`` is not on the grid.
