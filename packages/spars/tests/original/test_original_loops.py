@@ -154,6 +154,7 @@ def test_golden_training_of_the_real_network(golden_npz, golden_volumes, fill_go
     with torch.no_grad():
         net.fc5.weight /= int(golden["fc5_divisor"])
     net.train()  # not in channels-last memory, where the norms' sums over 11 million voxels lose digits in float32
+    before = net.conv1.weight.detach().numpy().copy()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     for step in range(len(golden["losses"])):
         logits = net(x)
@@ -182,10 +183,11 @@ def test_golden_training_of_the_real_network(golden_npz, golden_volumes, fill_go
                     )
         optimizer.step()
     np.testing.assert_allclose(net.fc5.weight.detach(), golden["fc5_weight_after4"], atol=1e-3)
-    # Adam turns the sign of a gradient near zero into a whole step of 1e-3: single weights may differ by a few of them.
-    difference = np.abs(net.conv1.weight.detach().numpy() - golden["conv1_weight_after4"])
-    assert difference.mean() < 2e-4
-    assert difference.max() < 4e-3
+    # Adam turns the sign of a gradient near zero into a whole step of 1e-3, so that single weights may go another way.
+    moved = net.conv1.weight.detach().numpy() - before
+    expected = golden["conv1_weight_after4"] - before
+    assert np.abs(moved - expected).mean() < 0.25 * np.abs(expected).mean()
+    assert np.abs(moved - expected).max() < 4e-3
     with torch.no_grad():
         logits = net.eval()(x[:1])
     np.testing.assert_allclose(logits, golden["eval_logits_after4_first_sample"], atol=2e-2)
