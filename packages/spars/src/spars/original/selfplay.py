@@ -16,8 +16,9 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ from spars.game.opponents import Opponent
 from spars.game.rules import rules_of
 from spars.game.scorers import Scorer
 from spars.game.single_env import WindowGame
+from spars.lattice import Size
+from spars.models.compact_policy import CompactPolicy, ReplicaFeatures
 from spars.original.game import CursorImageEnv
 
 log = logging.getLogger(__name__)
@@ -66,10 +69,8 @@ class SelfPlay:
         image: faithful: HU as stored, ``[X, Y, Z]``; paper: HU on the grid.
         label: 0 background, 1 liver, 2 tumour; faithful: any size, paper: on the grid. ``None`` = no Dice.
         scorer: scores windows in HU.
-        policy: policy class of stable-baselines3, or its name.
-        policy_kwargs: its further arguments.
-        native: whether the policy takes windows as they are and counts copies itself, instead of windows stretched to
-            ``target_size``.
+        policy: ``mlp`` = the original's, on windows stretched to ``target_size``; ``compact`` = its equal on windows
+            as they are.
 
     Attributes:
         model: PPO.
@@ -89,9 +90,7 @@ class SelfPlay:
         label: NDArray[Any] | None,
         scorer: Scorer,
         *,
-        policy: str | type[ActorCriticPolicy] = "MlpPolicy",
-        policy_kwargs: Mapping[str, Any] | None = None,
-        native: bool = False,
+        policy: Literal["compact", "mlp"] = "compact",
     ) -> None:
         keys = config.resolved()
         wanted = {"faithful": "live", "paper": "latest"}.get(keys.mode)
@@ -102,17 +101,21 @@ class SelfPlay:
             )
         self.config = keys
         self.threshold = 0.5 if keys.segmentation_threshold is None else keys.segmentation_threshold
-        self.env = self._environment(image, label, scorer, native)
-        if policy == "MlpPolicy":
-            _check_memory(self.env.observation_space.shape or ())
+        self.target: Size = _target_size(keys)
+        self.env = self._environment(image, label, scorer, None if policy == "compact" else self.target)
+        if policy == "mlp":
+            _check_memory(self.target)
         self.model = PPO(
-            policy,
+            CompactPolicy if policy == "compact" else "MlpPolicy",
             DummyVecEnv([lambda: cast(Any, self.env)]),
-            policy_kwargs=dict(policy_kwargs or {}),
+            policy_kwargs={"window": keys.window_size, "grid": self.target} if policy == "compact" else None,
             verbose=keys.verbose if keys.verbose > 1 else 0,
             device=select_device(keys.device),
             **_ppo_keys(keys),
         )
+        if policy == "compact" and keys.mode == "paper":
+            # Its input layer divides by 255 what is no image of bytes; the views of mode paper are divided already.
+            cast(ReplicaFeatures, self.model.policy.features_extractor).divisor.fill_(1)
         self.iteration = 0
         self.env_steps = 0
         self.last_map: NDArray[np.float32] | None = None
@@ -201,10 +204,9 @@ class SelfPlay:
         self.model._last_episode_starts = np.array(episode_starts)
 
     def _environment(
-        self, image: NDArray[Any], label: NDArray[Any] | None, scorer: Scorer, native: bool
+        self, image: NDArray[Any], label: NDArray[Any] | None, scorer: Scorer, target: Size | None
     ) -> CursorImageEnv | WindowGame:
         keys = self.config
-        target = "native" if native else keys.target_size
         if keys.mode == "faithful":
             return CursorImageEnv(
                 image,
@@ -213,10 +215,10 @@ class SelfPlay:
                 keys.full_image_size,
                 keys.window_size,
                 termination_threshold=keys.termination_threshold,
-                target_size=target,
+                target_size=target or "native",
                 step_size=keys.step_size,
             )
-        rules = rules_of(keys.model_copy(update={"target_size": target}))
+        rules = replace(rules_of(keys), target_size=target)
         board = make_board(
             keys.case,
             image,
@@ -249,7 +251,7 @@ def train_faithful(
     scorer: Scorer,
     *,
     resume: bool = False,
-    **policy: Any,
+    policy: Literal["compact", "mlp"] = "compact",
 ) -> dict[str, Any]:
     """Train on one volume as the original does (mode faithful) or as the paper says (mode paper).
 
@@ -263,7 +265,7 @@ def train_faithful(
         label: as for `SelfPlay`.
         scorer: scores windows in HU.
         resume: go on with the run in the folder.
-        **policy: ``policy``, ``policy_kwargs`` and ``native`` of `SelfPlay`.
+        policy: as for `SelfPlay`.
 
     Returns:
         What ``results.json`` holds: the last Dice and reward, and their means and population sds over the iterations,
@@ -272,7 +274,7 @@ def train_faithful(
     keys = config.resolved()
     run = RunDirectory(folder).create(keys.model_dump(mode="json"), seed=keys.seed, resume=resume)
     seed_everything(keys.seed)
-    play = SelfPlay(config, image, label, scorer, **policy)
+    play = SelfPlay(config, image, label, scorer, policy=policy)
     curve: list[Row] = []
     if resume and run.has_checkpoint("last"):
         state = run.load_checkpoint("last", map_location=play.model.device)
@@ -331,6 +333,12 @@ def _save(run: RunDirectory, play: SelfPlay, curve: list[Row]) -> None:
     write_text(run.path / "curve.csv", buffer.getvalue())
 
 
+def _target_size(keys: GameConfig) -> Size:
+    if keys.target_size is None or isinstance(keys.target_size, str):
+        return keys.window_size
+    return keys.target_size
+
+
 def _check_memory(shape: tuple[int, ...]) -> None:
     """Refuse the original's policy where its weights, gradients and moments exceed the machine's memory."""
     needed = 16 * 2 * _HIDDEN * math.prod(shape)  # two towers; weights, gradients and two moments of 4 bytes
@@ -341,7 +349,7 @@ def _check_memory(shape: tuple[int, ...]) -> None:
     if needed > 0.5 * there:  # beside the weights: the environment, the classifier, whatever else runs
         raise TrainingError(
             f"the original's policy takes {needed / 1e9:.1f} GB to train on windows stretched to {list(shape)}, the "
-            f"machine has {there / 1e9:.1f} GB: use the compact policy, which is equal, or a smaller target_size"
+            f"machine has {there / 1e9:.1f} GB: use policy compact, which is equal"
         )
 
 
