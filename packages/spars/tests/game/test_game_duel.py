@@ -245,7 +245,8 @@ def test_novelty_pays_the_first_visit_only() -> None:
     assert duel.step((0, 0)).rewards.tolist() == [0.0, 0.0]
     assert duel.step((1, 2)).rewards.tolist() == [0.0, 0.0]
     assert duel.step((0, 4)).rewards.tolist() == [-0.5, 0.5]  # player 1 comes back
-    assert duel.seen.sum(axis=(1, 2, 3)).tolist() == [2, 3]
+    assert duel.step((2, 5)).rewards.tolist() == [0.0, 0.0]  # both come to where player 2 has been
+    assert duel.seen.sum(axis=(1, 2, 3)).tolist() == [3, 3]
     assert duel.recalled[1].max() == 0.5
     duel.reset()
     assert not duel.seen.any()

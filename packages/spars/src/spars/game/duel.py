@@ -82,7 +82,7 @@ class Duel:
         self.path: list[Positions] = []
         self._maps: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
         self._pending: list[tuple[Positions, Positions, float]] = []
-        self._visited: tuple[set[tuple[int, ...]], set[tuple[int, ...]]] = (set(), set())
+        self._visited: set[tuple[int, ...]] = set()
         if self.rules.memory:
             self.recalled = np.zeros((2, *self.lattice.shape), np.float32)
             self.seen = np.zeros((2, *self.lattice.shape), np.bool_)
@@ -167,18 +167,16 @@ class Duel:
         return total.astype(np.float32)
 
     def _note(self, shown: Positions, scores: NDArray[Any]) -> NDArray[np.bool_]:
-        """Add to the map and the memory; return whose window is new to it."""
+        """Add to the map and the memory; return whose window is new in this game."""
         low, high = map_box(self.rules, self.position)
         if self.rules.mode == "faithful":
             # The original overwrites the first score by the second before it adds.
             self._pending.append((low[0], high[0], float(scores[1])))
         else:
             self._pending += [(low[i], high[i], float(scores[i])) for i in range(2)]
-        new = np.zeros(2, np.bool_)
-        for player in range(2):
-            key = tuple(shown[player].tolist())
-            new[player] = key not in self._visited[player]
-            self._visited[player].add(key)
+        keys = [tuple(start) for start in shown.tolist()]
+        new = np.array([key not in self._visited for key in keys])  # both, where both come at once
+        self._visited.update(keys)
         if self.rules.memory:
             first = np.array([axis[0] for axis in self.lattice.axes])
             place = (np.arange(2), *((shown - first) // self.rules.step).T)
