@@ -104,6 +104,10 @@ def compare(
     difference = float(np.abs(np.subtract(scores, looked_up)).max())
     assert difference < 1e-5, f"scores differ by {difference}"
     saved = direct_seconds - table_seconds
+    if (
+        "seconds_per_score_plain_network" in facts
+    ):  # both players' scores, without any view, against the whole step
+        facts["ratio_of_scores_alone"] = 2 * facts["seconds_per_score_plain_network"] / table_seconds
     costs = {k: v for k, v in facts.items() if k.startswith("table_cost_seconds")}
     line(
         workload,
