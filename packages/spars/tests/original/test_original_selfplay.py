@@ -313,6 +313,15 @@ def test_a_policy_larger_than_the_memory_is_refused(volume, monkeypatch) -> None
         SelfPlay(config(target_size=None), *volume, StubScorer(40, 85), policy="mlp")
 
 
+def test_a_volume_smaller_than_the_grid_is_named(volume, caplog) -> None:
+    image, label = (each[:, :, :14] for each in volume)
+    play = SelfPlay(config(termination_threshold=2.0), image, label, StubScorer(40, 85))
+    assert "the volume has [20, 20, 14] voxels, the grid [20, 20, 16]" in caplog.text
+    assert play.iterate()["env_steps"] == 32  # the first competitor's window is cut off at the last slice
+    assert play.env.duel is not None
+    assert play.env.duel.shown[1].tolist() == [10, 10, 11]
+
+
 def test_undefined_dice_does_not_enter_the_mean() -> None:
     curve = [
         {"env_steps": 32, "dice": float("nan"), "last_reward": 1},

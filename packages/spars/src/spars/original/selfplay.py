@@ -105,6 +105,13 @@ class SelfPlay:
         self.env = self._environment(image, label, scorer, None if policy == "compact" else self.target)
         if policy == "mlp":
             _check_memory(self.target)
+        elif any(n < size for n, size in zip(image.shape, keys.full_image_size, strict=True)):
+            log.warning(
+                "the volume has %s voxels, the grid %s: windows that it cuts off are stretched to the window first, "
+                "where policy compact is not exactly the original's",
+                list(image.shape),
+                list(keys.full_image_size),
+            )
         self.model = PPO(
             CompactPolicy if policy == "compact" else "MlpPolicy",
             DummyVecEnv([lambda: cast(Any, self.env)]),
