@@ -16,7 +16,7 @@ from spars.config import GameConfig
 from spars.errors import DataError, TrainingError
 from spars.game.scorers import StubScorer
 from spars.models.compact_policy import CompactPolicy
-from spars.original.selfplay import SelfPlay, summarise, train_faithful
+from spars.original.selfplay import SelfPlay, train_faithful
 
 GRID, WINDOW = (20, 20, 16), (6, 6, 4)
 
@@ -320,14 +320,3 @@ def test_a_volume_smaller_than_the_grid_is_named(volume, caplog) -> None:
     assert play.iterate()["env_steps"] == 32  # the first competitor's window is cut off at the last slice
     assert play.env.duel is not None
     assert play.env.duel.shown[1].tolist() == [10, 10, 11]
-
-
-def test_undefined_dice_does_not_enter_the_mean() -> None:
-    curve = [
-        {"env_steps": 32, "dice": float("nan"), "last_reward": 1},
-        {"env_steps": 64, "dice": 0.5, "last_reward": -1},
-        {"env_steps": 96, "dice": None, "last_reward": 1},
-    ]
-    found = summarise(curve)  # type: ignore[arg-type]
-    assert (found["dice_mean"], found["dice_sd_population"], found["dice_last"]) == (0.5, 0.0, 0.5)
-    assert found["reward_mean"] == pytest.approx(1 / 3)

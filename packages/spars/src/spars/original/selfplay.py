@@ -10,8 +10,6 @@ map at the end of the last episode.
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import logging
 import math
 import os
@@ -29,7 +27,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from medshared.checkpoints import save_checkpoint
-from medshared.files import write_npz, write_text
+from medshared.files import write_npz
 from medshared.gpu import capture_rng, restore_rng, seed_everything, select_device
 from medshared.process import StopSignal
 from medshared.process import progress as progress_bar
@@ -43,22 +41,12 @@ from spars.game.scorers import Scorer
 from spars.game.single_env import WindowGame
 from spars.lattice import Size
 from spars.models.compact_policy import CompactPolicy, ReplicaFeatures
+from spars.original.curve import Row, defined, summarise, write_curve
 from spars.original.game import CursorImageEnv
 
 log = logging.getLogger(__name__)
 
-CURVE_COLUMNS = (
-    "iteration",
-    "env_steps",
-    "last_reward",
-    "mean_score1",
-    "mean_score2",
-    "dice",
-    "episodes",
-    "mean_episode_length",
-)
 _HIDDEN = 64  # units of the policy's first layers
-Row = dict[str, float | int | None]
 
 
 class SelfPlay:
@@ -307,37 +295,14 @@ def train_faithful(
     return results
 
 
-def summarise(curve: list[Row]) -> dict[str, Any]:
-    """Return what the original prints at the end: last, mean and population sd of rewards and Dice over iterations.
-
-    Undefined values count for nothing; they are ``None`` where no value is defined.
-    """
-    results: dict[str, Any] = {"iterations": len(curve), "env_steps": curve[-1]["env_steps"] if curve else 0}
-    for name, column in (("dice", "dice"), ("reward", "last_reward")):
-        values = [float(row[column]) for row in curve if _defined(row[column])]  # type: ignore[arg-type]
-        results[f"{name}_last"] = values[-1] if values else None
-        results[f"{name}_mean"] = float(np.mean(values)) if values else None
-        results[f"{name}_sd_population"] = float(np.std(values)) if values else None
-    return results
-
-
-def _defined(value: float | int | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def _log_row(row: Row) -> None:
-    shown = {name: "undefined" if not _defined(row[name]) else row[name] for name in ("dice", "last_reward")}
+    shown = {name: "undefined" if not defined(row[name]) else row[name] for name in ("dice", "last_reward")}
     log.info("iteration %d: Dice %s, reward %s", row["iteration"], shown["dice"], shown["last_reward"])
 
 
 def _save(run: RunDirectory, play: SelfPlay, curve: list[Row]) -> None:
     run.save_checkpoint("last", {**play.state(), "curve": curve})
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, CURVE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in curve:
-        writer.writerow({name: row[name] if _defined(row[name]) else "" for name in CURVE_COLUMNS})
-    write_text(run.path / "curve.csv", buffer.getvalue())
+    write_curve(run.path / "curve.csv", curve)
 
 
 def _target_size(keys: GameConfig) -> Size:
