@@ -68,15 +68,11 @@ class ClassifierConfig(_Keys):
     crop_size: Size = (96, 96, 64)  # voxels of a training crop; standard: the window that the game moves
     crop_no: Positive = 10  # crops of a volume
     target_size: Size | Literal["native"] | None = None  # network input; null = native, else full_image_size
-    label_source: Literal["mask", "csv"] = (
-        "mask"  # new: who says what a crop holds: voxels, or a table of cases
-    )
+    label_source: Literal["mask", "csv"] = "mask"  # new: voxels, or a table of cases
     label_csv: Path | None = None  # new: case,label (0/1); null = <data_dir>/labels.csv
     min_tumour_voxels: Positive = 1  # new: tumour voxels that make a crop positive
     negative_region: Literal["liver", "body", "volume"] | None = None  # new: where negatives come from
-    mil_pooling: Literal["max", "top-k", "noisy-or", "lse"] = (
-        "top-k"  # new: of window scores, label_source: csv
-    )
+    mil_pooling: Literal["max", "top-k", "noisy-or", "lse"] = "top-k"  # new: of windows, with csv
     mil_top_k: Positive = 4  # new: windows that make the case's score with mil_pooling: top-k
     mil_crops: Positive = 32  # new: windows drawn from a case in one step with label_source: csv
 
@@ -119,9 +115,7 @@ class GameConfig(_Keys):
 
     # --- the scorer
     classifier_weights: Path = Path("ex4_24in_weights.pth")  # of stage A
-    target_size: Size | Literal["native"] | None = (
-        None  # what a window is stretched to; null = native, else grid
-    )
+    target_size: Size | Literal["native"] | None = None  # null = native, else grid
     table: Literal["full", "lazy", "off"] = "full"  # new: all scores at once; as they are needed; never kept
     table_batch: Positive = 64  # new: windows scored at once
 
@@ -130,25 +124,23 @@ class GameConfig(_Keys):
     step_size: Positive = 4  # voxels of a move
     termination_threshold: Annotated[float, Field(ge=0)] = 0.3  # an episode ends when a score exceeds it
     termination: bool | None = None  # new: null = scores end episodes; standard: they do not
-    segmentation_threshold: Share | None = (
-        None  # of the map; null = tuned on validation, paper, faithful: 0.5
-    )
-    max_steps: Positive | None = None  # new: moves of an episode; null = 64 in standard, 32 otherwise
+    segmentation_threshold: Share | None = None  # null = by validation, else 0.5
+    max_steps: Positive | None = None  # new: moves of an episode; null = 32
     start: Literal["random", "centre", "corner"] | None = None  # new: training start of both players
     tie: Literal[-1, 0, 1] | None = None  # new: reward of equal scores
-    reward: Literal["sign", "margin", "novelty"] | None = None  # new: see docs/agent.md; faithful: sign
-    memory: NotNegative | None = (
-        None  # new: radius of the lattice neighbourhood whose scores a player recalls
-    )
+    reward: Literal["sign", "margin", "novelty", "finds"] | None = None  # new: docs/agent.md
+    memory: NotNegative | None = None  # new: radius of the recalled neighbourhood, in moves
+    view_stride: Positive | None = None  # new: voxels averaged to one of a view; null = by window, step
+    context: NotNegative | None = None  # new: width of the surroundings seen, in windows; 0 = none
+    flips: bool = True  # new: mirror training games at random
+    carry: Share = 0.75  # new: share of training games that go on with what the last one saw
     opponent: Literal["latest", "pool", "live"] | None = None  # new: frozen copy, pool of them, the learner
     competitor_update_frequency: Positive = 32  # steps between two copies of the learner
     pool_size: Positive = 8  # new: copies in the pool
     pool_sampling: Literal["uniform", "latest-half", "prioritised"] = "latest-half"  # new: who plays next
 
     # --- learning
-    policy: Literal["mlp", "cnn", "table"] | None = (
-        None  # null = cnn in standard, the original's MLP otherwise
-    )
+    policy: Literal["mlp", "cnn", "table"] | None = None  # cnn, table: standard only
     n_games: Positive | None = None  # new: games played side by side; null = 64 in standard, 1 otherwise
     n_steps: Positive = 32  # steps of every game between two updates
     batch_size: Positive | None = None  # of PPO; null = 512 in standard, 8 otherwise
@@ -167,7 +159,10 @@ class GameConfig(_Keys):
 
     # --- reading the map
     budget: Share = 0.1  # new: share of the lattice that may be scored on a volume
-    n_starts: Positive = 4  # new: episodes of an evaluation, spread over the volume
+    candidates: Positive = 64  # new: places from which the critic chooses the next start; 1 = a random one
+    start_moves: Positive = 12  # new: moves from one start
+    start_patience: Positive = 1  # new: moves without a score above 0.3 that end a start early
+    temperature: Rate = 1.0  # new: of the players' choices; below 1 = more decided
     eval_seeds: Positive = 20  # new: repetitions of whatever is random in the evaluation
 
     SWITCHES: ClassVar[dict[str, tuple[Any, Any, Any]]] = {
@@ -176,13 +171,14 @@ class GameConfig(_Keys):
         "target_size": ("native", (256, 256, 180), (256, 256, 180)),
         "termination": (False, True, True),
         "segmentation_threshold": (None, 0.5, 0.5),
-        "max_steps": (64, 32, 32),
+        "max_steps": (32, 32, 32),
         "start": ("random", "centre", "corner"),
         "tie": (0, -1, 1),
-        "reward": ("novelty", "sign", "sign"),
+        "reward": ("finds", "sign", "sign"),
         "memory": (2, 0, 0),
+        "context": (3, 0, 0),
         "opponent": ("pool", "latest", "live"),
-        "policy": ("cnn", "mlp", "mlp"),
+        "policy": ("mlp", "mlp", "mlp"),
         "n_games": (64, 1, 1),
         "batch_size": (512, 8, 8),
         "n_epochs": (4, 1, 1),

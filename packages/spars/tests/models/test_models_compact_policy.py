@@ -13,10 +13,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from spars.config import GameConfig
 from spars.errors import DataError
+from spars.game.scorers import StubScorer
 from spars.models.compact_policy import CompactPolicy, _init_sums_of_orthogonal
 from spars.models.replicas import wrap_to_uint8
 from spars.original.resize import stretch_nearest
+from spars.original.selfplay import SelfPlay
 
 WINDOW, GRID = (4, 4, 3), (10, 9, 7)
 MOVES = spaces.Discrete(6)
@@ -173,6 +176,36 @@ def test_ppo_trains_both_alike():
     for name, value in compact.policy.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5)
         assert not torch.equal(value, before[name]), name
+
+
+def test_self_play_equals_the_originals(golden_volumes, fill_golden_weights):
+    """Three iterations of the original's loop with either policy: the same game and the same training."""
+    grid, window = (20, 20, 16), (6, 6, 4)
+    config = GameConfig(
+        mode="faithful", full_image_size=grid, target_size=grid, window_size=window, termination_threshold=0.6,
+        device="cpu",
+    )  # fmt: skip
+    volume = golden_volumes.golden_volume(grid, 16)
+    stretched = SelfPlay(config, *volume, StubScorer(40, 85, grid))
+    keys = {"policy": CompactPolicy, "policy_kwargs": {"window": window, "grid": grid}, "native": True}
+    native = SelfPlay(config, *volume, StubScorer(40, 85, grid), **keys)
+    fill_golden_weights(stretched.model.policy, 5)
+    native.model.policy.load_full_state(stretched.model.policy.state_dict())
+    rows = []
+    for play in (stretched, native):
+        torch.manual_seed(1)
+        np.random.seed(2)  # noqa: NPY002
+        rows.append([play.iterate() for _ in range(3)])
+    assert rows[0] == rows[1]
+    first, second = stretched.model.rollout_buffer, native.model.rollout_buffer
+    np.testing.assert_array_equal(second.actions, first.actions)
+    assert len(np.unique(first.actions)) > 2
+    np.testing.assert_allclose(second.values, first.values, atol=1e-3)
+    np.testing.assert_allclose(second.advantages, first.advantages, atol=1e-3)
+    np.testing.assert_array_equal(native.last_map, stretched.last_map)
+    expected = native.model.policy.replicas.compact_state(stretched.model.policy.state_dict())
+    for name, value in native.model.policy.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3)
 
 
 def test_models_are_saved_and_go_on(tmp_path):

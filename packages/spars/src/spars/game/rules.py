@@ -24,7 +24,7 @@ from spars.errors import DataError
 from spars.lattice import MOVES, Lattice, Size
 
 Positions = NDArray[np.int64]
-Reward = Literal["sign", "margin", "novelty"]
+Reward = Literal["sign", "margin", "novelty", "finds"]
 N_ACTIONS = len(MOVES)
 
 
@@ -40,8 +40,9 @@ class Rules:
         start: Where both players begin: ``random`` on the lattice, ``centre`` (window centred), ``corner``
             (lowest corner at G // 2).
         tie: Reward of equal scores.
-        reward: ``sign`` of the comparison, ``margin`` of the scores, or ``novelty`` = margin in which a score
-            counts only at the player's first visit to the window.
+        reward: ``sign`` of the comparison, ``margin`` of the scores, ``novelty`` = margin in which a score counts
+            only at the first visit of either player, or ``finds`` = what the player found first, so that players
+            compete for windows; both at one new window share it.
         threshold: A score above it ends the game; ``None`` = scores do not.
         max_steps: Moves of a game before it is cut off; ``None`` = no limit.
         target_size: What windows are stretched to for the observations of faithful and paper.
@@ -168,23 +169,31 @@ def map_box(rules: Rules, position: Positions) -> tuple[Positions, Positions]:
 
 
 def rewards(
-    rules: Rules, scores: NDArray[Any], first_visit: NDArray[np.bool_] | None = None
+    rules: Rules,
+    scores: NDArray[Any],
+    first_visit: NDArray[np.bool_] | None = None,
+    together: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Return what the two players earn.
 
     Args:
         rules: the rules; equal scores give both players ``tie`` by ``sign``, in faithful mode ``tie`` and ``−tie``.
         scores: of the two players, ``[..., 2]``.
-        first_visit: whether each player's window is new to it, ``[..., 2]``; asked for by ``novelty``.
+        first_visit: whether each player's window is new in this game, ``[..., 2]``; for ``novelty`` and ``finds``.
+        together: whether both players are at one window, ``[...]``; for ``finds``.
 
     Returns:
         float64 ``[..., 2]``.
     """
     earned = np.asarray(scores, np.float64)
-    if rules.reward == "novelty":
+    if rules.reward in ("novelty", "finds"):
         if first_visit is None:
-            raise ValueError("the novelty reward needs to know which windows are new")
+            raise ValueError(f"the reward {rules.reward} needs to know which windows are new")
         earned = earned * first_visit
+    if rules.reward == "finds":
+        if together is None:
+            raise ValueError("the reward finds needs to know which players are at one window")
+        return earned * np.where(np.asarray(together)[..., None], 0.5, 1.0)
     margin = earned[..., 0] - earned[..., 1]
     if rules.reward != "sign":
         return np.stack([margin, -margin], axis=-1)

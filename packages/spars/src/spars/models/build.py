@@ -8,6 +8,7 @@ none and is taken for ``Net`` on raw HU.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -170,21 +171,7 @@ def load_classifier(
         state = weights.extract_state_dict(weights.load_checkpoint(path))
     except weights.WeightsError as error:
         raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-    if meta_path(path).is_file():
-        meta = read_meta(meta_path(path))
-    elif "fc5.weight" in state:
-        meta = ClassifierMeta("net", window, target_size or FULL_SHAPE)
-    elif "logits.weight" in state:
-        raise CheckpointError(
-            f"{path}: {meta_path(path).name}, which says for what windows these weights are, is not beside it; copy it "
-            "from where the weights were trained"
-        )
-    else:
-        known = ", ".join(list(state)[:4])
-        raise CheckpointError(
-            f"{path}: these are no classifier's weights: expected names like conv1.weight and fc5.weight, found "
-            f"{len(state)} names like {known}"
-        )
+    meta = _describe(path, state, window, target_size)
     _check_use(path, meta, window, target_size)
     module = build_classifier(meta)
     try:
@@ -192,6 +179,26 @@ def load_classifier(
     except weights.WeightsError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return module.eval().to(device), meta
+
+
+def _describe(
+    path: Path, state: Mapping[str, Any], window: Size | None, target: Target | None
+) -> ClassifierMeta:
+    """Return what a weight file holds: by its description, or by its names where it is the original's."""
+    if meta_path(path).is_file():
+        return read_meta(meta_path(path))
+    if "fc5.weight" in state:
+        return ClassifierMeta("net", window, target or FULL_SHAPE)
+    if "logits.weight" in state:
+        raise CheckpointError(
+            f"{path}: {meta_path(path).name}, which says for what windows these weights are, is not beside it; copy it "
+            "from where the weights were trained"
+        )
+    known = ", ".join(list(state)[:4])
+    raise CheckpointError(
+        f"{path}: these are no classifier's weights: expected names like conv1.weight and fc5.weight, found "
+        f"{len(state)} names like {known}"
+    )
 
 
 def _check_use(path: Path, meta: ClassifierMeta, window: Size | None, target_size: Target | None) -> None:
