@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spars.errors import DataError
+from spars.game.arena import Arena
 from spars.game.boards import Board, DirectScores, ScoreMemo, make_board
 from spars.game.duel import Duel
 from spars.game.rules import Rules
@@ -251,6 +252,23 @@ def test_novelty_pays_the_first_visit_only() -> None:
     duel.reset()
     assert not duel.seen.any()
     assert not duel.sum_map().any()
+
+
+@pytest.mark.parametrize("reward", ["sign", "margin", "novelty", "finds"])
+def test_one_game_is_a_game_of_an_arena(reward) -> None:
+    rules = Rules("standard", (21, 18, 15), (4, 4, 4), reward=reward, threshold=0.8, max_steps=60)
+    board = make_board("a", noise(rules.grid), StubScorer(10, 50), rules)
+    duel, arena = Duel(rules, board), Arena([board], rules, 3)
+    duel.reset()
+    arena.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        pairs = rng.integers(0, 6, (3, 2))
+        turn, outcome = duel.step(pairs[1]), arena.step(pairs)
+        np.testing.assert_array_equal(turn.scores, outcome.scores[1])
+        np.testing.assert_allclose(turn.rewards, outcome.rewards[1], rtol=1e-6)
+        assert (turn.terminated, turn.truncated) == (outcome.terminated[1], outcome.truncated[1])
+        assert duel.position.tolist() == arena.lattice.starts(arena.index[1]).tolist()
 
 
 def test_random_starts_are_equal_and_on_the_lattice() -> None:

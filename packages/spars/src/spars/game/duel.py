@@ -110,7 +110,9 @@ class Duel:
         self.path.append(shown)
         terminated = bool(is_over(self.rules, scores))
         cut_off = self.rules.max_steps is not None and self.n_steps >= self.rules.max_steps
-        return Turn(scores, rewards(self.rules, scores, new), terminated, cut_off and not terminated)
+        together = np.asarray((shown[0] == shown[1]).all())
+        earned = rewards(self.rules, scores, new, together)
+        return Turn(scores, earned, terminated, cut_off and not terminated)
 
     def info(self, player: int = 0, turn: Turn | None = None) -> dict[str, Any]:
         """Return what an environment tells beside the observation, from one player's side.
