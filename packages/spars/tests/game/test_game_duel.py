@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 
 from spars.errors import DataError
-from spars.game.boards import Board, DirectScores, make_board
+from spars.game.arena import Arena
+from spars.game.boards import Board, DirectScores, ScoreMemo, make_board
 from spars.game.duel import Duel
 from spars.game.rules import Rules
-from spars.game.scorers import CountingScorer, StubScorer
+from spars.game.scorers import CountingScorer, NetworkScorer, StubScorer
 from spars.lattice import Lattice
+from spars.models.net import Net
 
 FULL = (256, 256, 180)
 CASES = (
@@ -120,6 +125,38 @@ def test_the_thresholds_of_the_scripts(golden, golden_volumes) -> None:
         assert [t.terminated for t in turns] == expected["done"]
 
 
+@pytest.fixture(scope="module")
+def classifier(golden_json, fill_golden_weights) -> Net:
+    facts = golden_json("env_classifier")
+    net = fill_golden_weights(Net(), facts["weight_seed"])
+    with torch.no_grad():
+        net.fc5.weight /= facts["fc5_divisor"]
+    return net
+
+
+@pytest.mark.parametrize("kind", ["original", "corrected"])
+def test_a_game_scored_by_the_classifier(golden_json, golden_volumes, classifier, kind: str) -> None:
+    facts = golden_json("env_classifier")
+    expected = facts[kind]
+    original = kind == "original"
+    case = {**facts, "threshold": facts[f"{kind}_threshold"]}
+    rules = original_rules(case) if original else corrected_rules(case)
+    volume = golden_volumes.golden_volume(rules.grid, facts["volume_seed"])[0]
+    scorer = NetworkScorer(classifier if original else copy.deepcopy(classifier).double(), FULL)
+    duel = Duel(rules, Board("a", volume, ScoreMemo(volume, rules.window, scorer)))
+    duel.reset()
+    steps = 8 if original else 3  # twice the precision takes ten times as long
+    for i, pair in enumerate(actions(case)[:steps]):
+        turn = duel.step(pair)
+        assert duel.position.tolist() == [expected["pos1"][i], expected["pos2"][i]]
+        assert turn.rewards[0] == expected["reward"][i]
+        assert turn.terminated is expected["done" if original else "terminated"][i]
+        scores = [expected["score1"][i], expected["score2"][i]]
+        np.testing.assert_allclose(turn.scores, scores, atol=1e-4 if original else 1e-8)
+    last = expected["acc_sum" if original else "sum_total"][steps - 1]
+    assert duel.sum_map().sum() == pytest.approx(last, rel=1e-4 if original else 1e-8)
+
+
 def noise(shape: tuple[int, int, int]) -> np.ndarray:
     return np.random.default_rng(0).normal(50, 100, shape).astype(np.float32)
 
@@ -209,11 +246,29 @@ def test_novelty_pays_the_first_visit_only() -> None:
     assert duel.step((0, 0)).rewards.tolist() == [0.0, 0.0]
     assert duel.step((1, 2)).rewards.tolist() == [0.0, 0.0]
     assert duel.step((0, 4)).rewards.tolist() == [-0.5, 0.5]  # player 1 comes back
-    assert duel.seen.sum(axis=(1, 2, 3)).tolist() == [2, 3]
+    assert duel.step((2, 5)).rewards.tolist() == [0.0, 0.0]  # both come to where player 2 has been
+    assert duel.seen.sum(axis=(1, 2, 3)).tolist() == [3, 3]
     assert duel.recalled[1].max() == 0.5
     duel.reset()
     assert not duel.seen.any()
     assert not duel.sum_map().any()
+
+
+@pytest.mark.parametrize("reward", ["sign", "margin", "novelty", "finds"])
+def test_one_game_is_a_game_of_an_arena(reward) -> None:
+    rules = Rules("standard", (21, 18, 15), (4, 4, 4), reward=reward, threshold=0.8, max_steps=60)
+    board = make_board("a", noise(rules.grid), StubScorer(10, 50), rules)
+    duel, arena = Duel(rules, board), Arena([board], rules, 3)
+    duel.reset()
+    arena.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        pairs = rng.integers(0, 6, (3, 2))
+        turn, outcome = duel.step(pairs[1]), arena.step(pairs)
+        np.testing.assert_array_equal(turn.scores, outcome.scores[1])
+        np.testing.assert_allclose(turn.rewards, outcome.rewards[1], rtol=1e-6)
+        assert (turn.terminated, turn.truncated) == (outcome.terminated[1], outcome.truncated[1])
+        assert duel.position.tolist() == arena.lattice.starts(arena.index[1]).tolist()
 
 
 def test_random_starts_are_equal_and_on_the_lattice() -> None:

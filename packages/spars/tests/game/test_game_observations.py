@@ -5,9 +5,10 @@ import pytest
 
 from spars.game.boards import make_board
 from spars.game.duel import Duel
-from spars.game.observations import observation_space, observe, recalled_around, stretch_nearest
+from spars.game.observations import observation_space, observe, recalled_around
 from spars.game.rules import Rules, wrap_uint8
 from spars.game.scorers import StubScorer
+from spars.original.resize import stretch_nearest
 
 GRID, WINDOW = (20, 18, 16), (8, 6, 4)
 

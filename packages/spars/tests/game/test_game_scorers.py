@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from spars.errors import DataError
-from spars.game.scorers import CountingScorer, NetworkScorer, StubScorer, nearest_index
+from spars.game.scorers import CountingScorer, NetworkScorer, StubScorer
+from spars.models.net import Net
 
 
 class Pooled(nn.Module):
@@ -30,13 +31,6 @@ def volume() -> np.ndarray:
 
 def windows_of(volume: np.ndarray, starts: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
     return np.stack([volume[x : x + size[0], y : y + size[1], z : z + size[2]] for x, y, z in starts])
-
-
-@pytest.mark.parametrize(("n", "target"), [(5, 5), (5, 12), (48, 256), (24, 180), (9, 4)])
-def test_nearest_index_is_torchs(n: int, target: int) -> None:
-    ours = nearest_index(n, target)
-    theirs = nn.functional.interpolate(torch.arange(n, dtype=torch.float32)[None, None], size=target)
-    np.testing.assert_array_equal(ours, theirs[0, 0].numpy())
 
 
 @pytest.mark.parametrize("target", ["native", (13, 11, 10)])
@@ -74,6 +68,19 @@ def test_batches_make_no_difference(volume: np.ndarray) -> None:
     one, many = NetworkScorer(Pooled(), batch=1), NetworkScorer(Pooled(), batch=64)
     np.testing.assert_allclose(one(windows), many(windows), rtol=1e-6)
     assert many(windows[:0]).shape == (0,)
+
+
+def test_the_originals_network_is_accelerated(volume: np.ndarray) -> None:
+    torch.manual_seed(0)
+    size = (108, 108, 108)  # the smallest that its convolutions allow
+    net = Net(size)
+    starts = np.array([[0, 0, 0], [3, 2, 1]])
+    plain = NetworkScorer(net, size, fast=False).score_starts(volume, starts, (6, 5, 4))
+    accelerated = NetworkScorer(net, size)
+    np.testing.assert_allclose(accelerated.score_starts(volume, starts, (6, 5, 4)), plain, atol=1e-5)
+    np.testing.assert_allclose(accelerated(windows_of(volume, starts, (6, 5, 4))), plain, atol=1e-5)
+    assert list(accelerated._accelerated) == [(6, 5, 4)]
+    assert accelerated.key == NetworkScorer(net, size, fast=False).key
 
 
 def test_keys_tell_scorers_apart() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spars.errors import DataError
+from medshared.metrics.segmentation import overlap
 from spars.game.boards import Board
 from spars.game.rules import (
     Positions,
@@ -82,7 +82,7 @@ class Duel:
         self.path: list[Positions] = []
         self._maps: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
         self._pending: list[tuple[Positions, Positions, float]] = []
-        self._visited: tuple[set[tuple[int, ...]], set[tuple[int, ...]]] = (set(), set())
+        self._visited: set[tuple[int, ...]] = set()
         if self.rules.memory:
             self.recalled = np.zeros((2, *self.lattice.shape), np.float32)
             self.seen = np.zeros((2, *self.lattice.shape), np.bool_)
@@ -110,7 +110,9 @@ class Duel:
         self.path.append(shown)
         terminated = bool(is_over(self.rules, scores))
         cut_off = self.rules.max_steps is not None and self.n_steps >= self.rules.max_steps
-        return Turn(scores, rewards(self.rules, scores, new), terminated, cut_off and not terminated)
+        together = np.asarray((shown[0] == shown[1]).all())
+        earned = rewards(self.rules, scores, new, together)
+        return Turn(scores, earned, terminated, cut_off and not terminated)
 
     def info(self, player: int = 0, turn: Turn | None = None) -> dict[str, Any]:
         """Return what an environment tells beside the observation, from one player's side.
@@ -148,7 +150,7 @@ class Duel:
         final = self.final_map()
         told: dict[str, Any] = {"final_map": final}
         if self.board.target is not None:
-            told["dice"] = dice(final > threshold, self.board.target, empty_value)
+            told["dice"] = overlap(final > threshold, self.board.target, empty_value).dice
         return told
 
     def sum_map(self) -> NDArray[np.float64]:
@@ -167,18 +169,16 @@ class Duel:
         return total.astype(np.float32)
 
     def _note(self, shown: Positions, scores: NDArray[Any]) -> NDArray[np.bool_]:
-        """Add to the map and the memory; return whose window is new to it."""
+        """Add to the map and the memory; return whose window is new in this game."""
         low, high = map_box(self.rules, self.position)
         if self.rules.mode == "faithful":
             # The original overwrites the first score by the second before it adds.
             self._pending.append((low[0], high[0], float(scores[1])))
         else:
             self._pending += [(low[i], high[i], float(scores[i])) for i in range(2)]
-        new = np.zeros(2, np.bool_)
-        for player in range(2):
-            key = tuple(shown[player].tolist())
-            new[player] = key not in self._visited[player]
-            self._visited[player].add(key)
+        keys = [tuple(start) for start in shown.tolist()]
+        new = np.array([key not in self._visited for key in keys])  # both, where both come at once
+        self._visited.update(keys)
         if self.rules.memory:
             first = np.array([axis[0] for axis in self.lattice.axes])
             place = (np.arange(2), *((shown - first) // self.rules.step).T)
@@ -197,22 +197,3 @@ class Duel:
             count[box] += 1
         self._pending = []
         return self._maps
-
-
-def dice(prediction: NDArray[np.bool_], target: NDArray[np.bool_], empty_value: float = 1.0) -> float:
-    """Return ``2·|A∩B| / (|A| + |B|)`` of two masks.
-
-    Args:
-        prediction: bool, any shape.
-        target: same shape.
-        empty_value: what two empty masks give.
-
-    Raises:
-        DataError: when the shapes differ.
-    """
-    if prediction.shape != target.shape:
-        raise DataError(
-            f"prediction and target must have one shape, found {list(prediction.shape)} and {list(target.shape)}"
-        )
-    voxels = int(np.count_nonzero(prediction)) + int(np.count_nonzero(target))
-    return 2 * int(np.count_nonzero(prediction & target)) / voxels if voxels else empty_value

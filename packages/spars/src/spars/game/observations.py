@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from spars.game.boards import cut_window
 from spars.game.duel import Duel
 from spars.game.rules import Rules, wrap_uint8
-from spars.game.scorers import nearest_index
-from spars.lattice import Size
+from spars.original.resize import stretch_nearest
 
 Observation = dict[str, NDArray[Any]] | NDArray[Any]
 
@@ -56,7 +55,8 @@ def observe(duel: Duel, player: int = 0) -> Observation:
     start = duel.shown[player]
     window = cut_window(duel.board.volume, start, rules.window)
     if rules.mode != "standard":
-        stretched = stretch_nearest(window, rules.target_size or rules.window)
+        size = rules.target_size or rules.window
+        stretched = window if window.shape == size else stretch_nearest(window, size)
         if rules.mode == "paper":
             return stretched / np.float32(255)
         return wrap_uint8(stretched) if player == 0 else stretched
@@ -95,11 +95,3 @@ def recalled_around(
     scores = np.where(inside, recalled[games, x, y, z], 0)
     visits = np.where(inside, seen[games, x, y, z], True)
     return np.stack([scores, visits], axis=1).astype(np.float32)
-
-
-def stretch_nearest(window: NDArray[Any], size: Size) -> NDArray[Any]:
-    """Return a window stretched to a size by the nearest source voxel, ``floor(d · n / N)`` on every axis."""
-    for axis, target in enumerate(size):
-        if window.shape[axis] != target:
-            window = window.take(nearest_index(window.shape[axis], target), axis=axis)
-    return window

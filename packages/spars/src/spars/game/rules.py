@@ -215,7 +215,7 @@ def wrap_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
 
     A cast of negative floats to bytes has no defined result in C; this is what it gives on x86.
     """
-    return (np.trunc(values).astype(np.int64) % 256).astype(np.uint8)
+    return values.astype(np.int64).astype(np.uint8)  # between whole numbers the cast is modulo by definition
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ class ScoreTable:
         self.save_seconds = save_seconds
         self.n_computed = 0
         self.path: Path | None = None
+        self._places = [_places(axis, size) for axis, size in zip(lattice.axes, lattice.grid, strict=True)]
         self.scores: Floats = np.full(lattice.shape, np.nan, np.float32)
         if scores is not None:
             self.scores = np.ascontiguousarray(scores)
@@ -106,10 +107,10 @@ class ScoreTable:
             DataError: naming a start that is not on the lattice.
         """
         starts = np.asarray(starts)
-        index = np.empty(starts.shape, np.int64)
-        for axis, values in enumerate(self.lattice.axes):
-            index[..., axis] = np.searchsorted(values, starts[..., axis]).clip(max=len(values) - 1)
-        wrong = (self.lattice.starts(index) != starts).any(axis=-1)
+        index = np.stack(
+            [place.take(starts[..., axis], mode="clip") for axis, place in enumerate(self._places)], axis=-1
+        )
+        wrong = ((index < 0) | (starts < 0)).any(axis=-1)
         if wrong.any():
             first = starts[wrong].reshape(-1, 3)[0].tolist()
             raise DataError(f"no window of this table starts at voxel {first}; is it on the lattice?")
@@ -181,6 +182,13 @@ class ScoreTable:
             log.warning("%s: scores outside [0, 1], computed anew", path)
         else:
             self.scores = np.where(np.isnan(self.scores), scores, self.scores).astype(self.scores.dtype)
+
+
+def _places(axis: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return the lattice index of every start from 0 to the grid's size, −1 where there is none."""
+    places = np.full(size + 1, -1, np.int64)
+    places[axis] = np.arange(len(axis))
+    return places
 
 
 def table_key(lattice: Lattice, scorer: Scorer, volume: NDArray[Any]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spars.errors import DataError
+from spars.original.resize import nearest_sources
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +43,6 @@ class Scorer(Protocol):
     def __call__(self, windows: NDArray[np.float32]) -> Floats:
         """Return the scores ``[n]`` in [0, 1] of windows ``[n, wx, wy, wz]``."""
         ...
-
-
-def nearest_index(n: int, target: int) -> NDArray[np.int64]:
-    """Return the source voxel of every voxel of an axis stretched from n to target: ``floor(d · n / target)``."""
-    return np.arange(target, dtype=np.int64) * n // target
 
 
 def check_windows(windows: NDArray[Any]) -> None:
@@ -94,6 +90,7 @@ class NetworkScorer:
         self.batch = batch
         self.fast = fast
         self._placed: tuple[NDArray[Any], torch.Tensor] | None = None
+        self._accelerated: dict[Size, nn.Module] = {}
         self._indices: dict[tuple[int, int], torch.Tensor] = {}
         self._key: str | None = None
 
@@ -160,7 +157,23 @@ class NetworkScorer:
         return torch.softmax(self._logits(crops), dim=1)[:, 1]
 
     def _logits(self, crops: torch.Tensor) -> torch.Tensor:
-        return self.module(self._stretched(crops).unsqueeze(1))
+        size = (crops.shape[1], crops.shape[2], crops.shape[3])
+        fast = self._fast_net(size) if self.fast and self._target is not None else None
+        return self.module(self._stretched(crops).unsqueeze(1)) if fast is None else fast(crops)
+
+    def _fast_net(self, size: Size) -> nn.Module | None:
+        """Return the accelerated network for windows of a size, where the network is the original's.
+
+        It takes windows one by one, so that a GPU is better off with the plain network.
+        """
+        from spars.models.fast_net import FastNet
+        from spars.models.net import Net
+
+        if self.device.type != "cpu" or not isinstance(self.module, Net) or self._target is None:
+            return None
+        if size not in self._accelerated:
+            self._accelerated[size] = FastNet(self.module, size, self._target)
+        return self._accelerated[size]
 
     def _stretched(self, crops: torch.Tensor) -> torch.Tensor:
         if self._target is not None:
@@ -172,7 +185,7 @@ class NetworkScorer:
         import torch
 
         if (n, target) not in self._indices:
-            self._indices[n, target] = torch.from_numpy(nearest_index(n, target)).to(self.device)
+            self._indices[n, target] = torch.from_numpy(nearest_sources(n, target)).to(self.device)
         return self._indices[n, target]
 
     def _batch_size(self, window: Size) -> int:
@@ -217,7 +230,7 @@ class StubScorer:
         if self.target_size is None:
             return np.full(n, 1 / n)
         target = self.target_size[axis]
-        return np.bincount(nearest_index(n, target), minlength=n) / target
+        return np.bincount(nearest_sources(n, target), minlength=n) / target
 
 
 class CountingScorer:

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from spars.errors import DataError
 from spars.game.boards import Board, ScoreMemo, cut_window
 from spars.game.duel import Duel
-from spars.game.observations import observe, stretch_nearest
+from spars.game.observations import observe
 from spars.game.opponents import FixedOpponent, Opponent, chosen_action
 from spars.game.rules import N_ACTIONS, Rules, shown_start, wrap_uint8
 from spars.game.scorers import Scorer
 from spars.lattice import Size
+from spars.original.resize import stretch_nearest
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class CursorImageEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
     def resize_image(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return a crop stretched by the nearest voxel to what the learner sees, float32."""
-        return stretch_nearest(image.astype(np.float32), self.rules.target_size or self.rules.window)
+        return stretch_nearest(image, self.rules.target_size or self.rules.window)
 
     @property
     def accumulated_map(self) -> NDArray[np.float64]:
@@ -135,7 +136,7 @@ class CursorImageEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         if self.label is None:
             raise DataError("the Dice needs a label volume, found none for this image")
         if self._target is None:  # the same in every iteration
-            self._target = stretch_nearest(self.label == 2, self.rules.grid)
+            self._target = stretch_nearest(self.label == 2, self.rules.grid) > 0
         return dice_score(self.accumulated_map > threshold, self._target, self.rules.grid)
 
 
@@ -148,12 +149,13 @@ def dice_score(pred: NDArray[Any], target: NDArray[Any], full_image_size: Size =
         full_image_size: the grid.
 
     Returns:
-        ``2·|A∩B| / (|A| + |B|)``; NaN when both are empty, where `spars.game.duel.dice` gives a chosen value.
+        ``2·|A∩B| / (|A| + |B|)``; NaN when both are empty, where `medshared.metrics.segmentation.overlap` gives a
+        chosen value.
 
     Raises:
         DataError: when ``pred`` is not on the grid.
     """
-    predicted, resized = pred.astype(bool), stretch_nearest(target.astype(bool), full_image_size)
+    predicted, resized = pred.astype(bool), stretch_nearest(target.astype(bool), full_image_size) > 0
     if predicted.shape != resized.shape:
         raise DataError(
             f"the prediction must have the grid's size {list(full_image_size)}, found {list(predicted.shape)}"

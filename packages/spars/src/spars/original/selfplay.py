@@ -10,14 +10,13 @@ map at the end of the last episode.
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import logging
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from medshared.checkpoints import save_checkpoint
-from medshared.files import write_npz, write_text
+from medshared.files import write_npz
 from medshared.gpu import capture_rng, restore_rng, seed_everything, select_device
 from medshared.process import StopSignal
 from medshared.process import progress as progress_bar
@@ -40,22 +39,14 @@ from spars.game.opponents import Opponent
 from spars.game.rules import rules_of
 from spars.game.scorers import Scorer
 from spars.game.single_env import WindowGame
+from spars.lattice import Size
+from spars.models.compact_policy import CompactPolicy, ReplicaFeatures
+from spars.original.curve import Row, defined, summarise, write_curve
 from spars.original.game import CursorImageEnv
 
 log = logging.getLogger(__name__)
 
-CURVE_COLUMNS = (
-    "iteration",
-    "env_steps",
-    "last_reward",
-    "mean_score1",
-    "mean_score2",
-    "dice",
-    "episodes",
-    "mean_episode_length",
-)
 _HIDDEN = 64  # units of the policy's first layers
-Row = dict[str, float | int | None]
 
 
 class SelfPlay:
@@ -66,10 +57,8 @@ class SelfPlay:
         image: faithful: HU as stored, ``[X, Y, Z]``; paper: HU on the grid.
         label: 0 background, 1 liver, 2 tumour; faithful: any size, paper: on the grid. ``None`` = no Dice.
         scorer: scores windows in HU.
-        policy: policy class of stable-baselines3, or its name.
-        policy_kwargs: its further arguments.
-        native: whether the policy takes windows as they are and counts copies itself, instead of windows stretched to
-            ``target_size``.
+        policy: ``mlp`` = the original's, on windows stretched to ``target_size``; ``compact`` = its equal on windows
+            as they are.
 
     Attributes:
         model: PPO.
@@ -89,9 +78,7 @@ class SelfPlay:
         label: NDArray[Any] | None,
         scorer: Scorer,
         *,
-        policy: str | type[ActorCriticPolicy] = "MlpPolicy",
-        policy_kwargs: Mapping[str, Any] | None = None,
-        native: bool = False,
+        policy: Literal["compact", "mlp"] = "compact",
     ) -> None:
         keys = config.resolved()
         wanted = {"faithful": "live", "paper": "latest"}.get(keys.mode)
@@ -102,17 +89,28 @@ class SelfPlay:
             )
         self.config = keys
         self.threshold = 0.5 if keys.segmentation_threshold is None else keys.segmentation_threshold
-        self.env = self._environment(image, label, scorer, native)
-        if policy == "MlpPolicy":
-            _check_memory(self.env.observation_space.shape or ())
+        self.target: Size = _target_size(keys)
+        self.env = self._environment(image, label, scorer, None if policy == "compact" else self.target)
+        if policy == "mlp":
+            _check_memory(self.target)
+        elif any(n < size for n, size in zip(image.shape, keys.full_image_size, strict=True)):
+            log.warning(
+                "the volume has %s voxels, the grid %s: windows that it cuts off are stretched to the window first, "
+                "where policy compact is not exactly the original's",
+                list(image.shape),
+                list(keys.full_image_size),
+            )
         self.model = PPO(
-            policy,
+            CompactPolicy if policy == "compact" else "MlpPolicy",
             DummyVecEnv([lambda: cast(Any, self.env)]),
-            policy_kwargs=dict(policy_kwargs or {}),
+            policy_kwargs={"window": keys.window_size, "grid": self.target} if policy == "compact" else None,
             verbose=keys.verbose if keys.verbose > 1 else 0,
             device=select_device(keys.device),
             **_ppo_keys(keys),
         )
+        if policy == "compact" and keys.mode == "paper":
+            # Its input layer divides by 255 what is no image of bytes; the views of mode paper are divided already.
+            cast(ReplicaFeatures, self.model.policy.features_extractor).divisor.fill_(1)
         self.iteration = 0
         self.env_steps = 0
         self.last_map: NDArray[np.float32] | None = None
@@ -201,10 +199,9 @@ class SelfPlay:
         self.model._last_episode_starts = np.array(episode_starts)
 
     def _environment(
-        self, image: NDArray[Any], label: NDArray[Any] | None, scorer: Scorer, native: bool
+        self, image: NDArray[Any], label: NDArray[Any] | None, scorer: Scorer, target: Size | None
     ) -> CursorImageEnv | WindowGame:
         keys = self.config
-        target = "native" if native else keys.target_size
         if keys.mode == "faithful":
             return CursorImageEnv(
                 image,
@@ -213,10 +210,10 @@ class SelfPlay:
                 keys.full_image_size,
                 keys.window_size,
                 termination_threshold=keys.termination_threshold,
-                target_size=target,
+                target_size=target or "native",
                 step_size=keys.step_size,
             )
-        rules = rules_of(keys.model_copy(update={"target_size": target}))
+        rules = replace(rules_of(keys), target_size=target)
         board = make_board(
             keys.case,
             image,
@@ -249,7 +246,7 @@ def train_faithful(
     scorer: Scorer,
     *,
     resume: bool = False,
-    **policy: Any,
+    policy: Literal["compact", "mlp"] = "compact",
 ) -> dict[str, Any]:
     """Train on one volume as the original does (mode faithful) or as the paper says (mode paper).
 
@@ -263,7 +260,7 @@ def train_faithful(
         label: as for `SelfPlay`.
         scorer: scores windows in HU.
         resume: go on with the run in the folder.
-        **policy: ``policy``, ``policy_kwargs`` and ``native`` of `SelfPlay`.
+        policy: as for `SelfPlay`.
 
     Returns:
         What ``results.json`` holds: the last Dice and reward, and their means and population sds over the iterations,
@@ -272,7 +269,7 @@ def train_faithful(
     keys = config.resolved()
     run = RunDirectory(folder).create(keys.model_dump(mode="json"), seed=keys.seed, resume=resume)
     seed_everything(keys.seed)
-    play = SelfPlay(config, image, label, scorer, **policy)
+    play = SelfPlay(config, image, label, scorer, policy=policy)
     curve: list[Row] = []
     if resume and run.has_checkpoint("last"):
         state = run.load_checkpoint("last", map_location=play.model.device)
@@ -298,37 +295,20 @@ def train_faithful(
     return results
 
 
-def summarise(curve: list[Row]) -> dict[str, Any]:
-    """Return what the original prints at the end: last, mean and population sd of rewards and Dice over iterations.
-
-    Undefined values count for nothing; they are ``None`` where no value is defined.
-    """
-    results: dict[str, Any] = {"iterations": len(curve), "env_steps": curve[-1]["env_steps"] if curve else 0}
-    for name, column in (("dice", "dice"), ("reward", "last_reward")):
-        values = [float(row[column]) for row in curve if _defined(row[column])]  # type: ignore[arg-type]
-        results[f"{name}_last"] = values[-1] if values else None
-        results[f"{name}_mean"] = float(np.mean(values)) if values else None
-        results[f"{name}_sd_population"] = float(np.std(values)) if values else None
-    return results
-
-
-def _defined(value: float | int | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def _log_row(row: Row) -> None:
-    shown = {name: "undefined" if not _defined(row[name]) else row[name] for name in ("dice", "last_reward")}
+    shown = {name: "undefined" if not defined(row[name]) else row[name] for name in ("dice", "last_reward")}
     log.info("iteration %d: Dice %s, reward %s", row["iteration"], shown["dice"], shown["last_reward"])
 
 
 def _save(run: RunDirectory, play: SelfPlay, curve: list[Row]) -> None:
     run.save_checkpoint("last", {**play.state(), "curve": curve})
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, CURVE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in curve:
-        writer.writerow({name: row[name] if _defined(row[name]) else "" for name in CURVE_COLUMNS})
-    write_text(run.path / "curve.csv", buffer.getvalue())
+    write_curve(run.path / "curve.csv", curve)
+
+
+def _target_size(keys: GameConfig) -> Size:
+    if keys.target_size is None or isinstance(keys.target_size, str):
+        return keys.window_size
+    return keys.target_size
 
 
 def _check_memory(shape: tuple[int, ...]) -> None:
@@ -341,7 +321,7 @@ def _check_memory(shape: tuple[int, ...]) -> None:
     if needed > 0.5 * there:  # beside the weights: the environment, the classifier, whatever else runs
         raise TrainingError(
             f"the original's policy takes {needed / 1e9:.1f} GB to train on windows stretched to {list(shape)}, the "
-            f"machine has {there / 1e9:.1f} GB: use the compact policy, which is equal, or a smaller target_size"
+            f"machine has {there / 1e9:.1f} GB: use policy compact, which is equal"
         )
 
 
