@@ -153,10 +153,23 @@ class _Search:
         self._score(games, chosen)
 
     def _candidates(self, game: int) -> NDArray[np.int64]:
-        """Draw unseen places; where fewer are left, some twice."""
+        """Draw unseen places, half of them beside the best windows seen; where fewer are left, some twice."""
         unseen = np.flatnonzero(~self.seen[game])
         count = self.settings.candidates
-        return self.rng.choice(unseen, count, replace=len(unseen) < count)
+        drawn = self.rng.choice(unseen, count, replace=len(unseen) < count)
+        beside = self._beside_best(game, count // 2)
+        drawn[: len(beside)] = beside
+        return drawn
+
+    def _beside_best(self, game: int, count: int) -> list[int]:
+        """Return unseen neighbours of seen windows, those of the best first."""
+        seen = np.flatnonzero(self.seen[game])
+        found: dict[int, None] = {}
+        for flat in seen[np.argsort(-self.known[0, seen], kind="stable")]:
+            if len(found) >= count or self.known[0, flat] <= self.settings.floor:
+                break
+            found.update((n, None) for n in neighbours(self.lattice, int(flat)) if not self.seen[game, n])
+        return list(found)[:count]
 
     def move(self) -> None:
         """Move all players of searches that have budget left, player by player."""
