@@ -154,15 +154,16 @@ class GameConfig(_Keys):
     max_grad_norm: Rate = 0.5  # gradients are clipped to it
     iterations: Positive | None = None  # rounds of n_steps and one update; null = 150 in standard, else 10000
     log_interval: Positive = 20  # iterations between two lines of progress
+    select_every: Positive = 25  # new: iterations between two searches of validation volumes that choose
     save_every: Positive = 20  # new: iterations between two last.pt; a stopped run goes on from there
     verbose: NotNegative = 1  # 0 = warnings only; the original's 2 also prints PPO's table
 
     # --- reading the map
     budget: Share = 0.1  # new: share of the lattice that may be scored on a volume
-    candidates: Positive = 64  # new: places from which the critic chooses the next start; 1 = a random one
+    candidates: Positive = 16  # new: places from which the critic chooses the next start; 1 = a random one
     start_moves: Positive = 12  # new: moves from one start
     start_patience: Positive = 1  # new: moves without a score above 0.3 that end a start early
-    temperature: Rate = 1.0  # new: of the players' choices; below 1 = more decided
+    temperature: Rate = 0.5  # new: of the players' choices; below 1 = more decided
     eval_seeds: Positive = 20  # new: repetitions of whatever is random in the evaluation
 
     SWITCHES: ClassVar[dict[str, tuple[Any, Any, Any]]] = {
