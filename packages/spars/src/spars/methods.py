@@ -20,12 +20,12 @@ from spars.cam import grad_cam, window_cam
 from spars.config import GameConfig
 from spars.data.grid import LIVER_LABEL
 from spars.exploration import (
-    SearchSettings,
     best_first,
     budget_of,
     greedy_climb,
     random_walk,
     search,
+    search_settings,
     top_windows,
 )
 from spars.game.scorers import NetworkScorer
@@ -112,16 +112,6 @@ class Method:
             )
             for i, each in enumerate(seen)
         ]
-
-
-def search_settings(config: GameConfig, lattice: Lattice) -> SearchSettings:
-    """Return how an agent searches, from a resolved configuration."""
-    return SearchSettings(
-        budget=budget_of(lattice, config.budget),
-        start_moves=config.start_moves,
-        start_patience=config.start_patience,
-        candidates=config.candidates,
-    )
 
 
 def agent_method(name: str, text: str, agent: Agent, config: GameConfig, seeds: int) -> Method:

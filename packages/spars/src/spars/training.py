@@ -75,12 +75,19 @@ def train_game(
     if not chosen:
         raise DataError("the training part of the split is empty; `spars prepare` writes a split")
     boards = load_boards(config, chosen, scorer=scorer)
+    validation = load_boards(config, parts["val"], scorer=scorer)
     agent = train_agent(
-        config, [case.board for case in boards], folder, resume=resume, command=command, stop=stop
+        config,
+        [case.board for case in boards],
+        folder,
+        resume=resume,
+        command=command,
+        stop=stop,
+        validation=[case.board for case in validation],
     )
-    validation = [case for case in parts["val"] if case.label is not None]
-    if validation:
-        choose_agent_reading(agent, config, load_boards(config, validation, scorer=scorer), folder)
+    labelled = [case for case in validation if case.case.label is not None]
+    if labelled:
+        choose_agent_reading(agent, config, labelled, folder)
     else:
         logger.warning("no validation case with labels: maps are read by rule smoothed at threshold 0.5")
         write_json(folder / READING_FILE, asdict(Reading("smoothed", config.segmentation_threshold or 0.5)))
