@@ -223,8 +223,8 @@ def test_agent_and_classifier_must_be_of_one_hu_window(run, images, tiny_runs, t
 
 
 def test_weights_must_be_those_of_an_agent_and_a_classifier(run, images, tiny_runs, tmp_path):
+    files = changed(tmp_path, tiny_runs)
     with pytest.raises(CheckpointError, match="these are no classifier's weights"):
-        files = changed(tmp_path, tiny_runs)
         run(
             images,
             tmp_path / "out",

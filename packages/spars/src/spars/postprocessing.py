@@ -39,7 +39,8 @@ def find_lesions(mask: NDArray[np.bool_]) -> Lesions:
     """
     from scipy.ndimage import label
 
-    labels, _ = label(mask, _NEIGHBOURS)  # type: ignore[misc]
+    labels = np.zeros(mask.shape, np.int32)
+    label(mask, _NEIGHBOURS, output=labels)
     return Lesions(labels, np.bincount(labels.ravel())[1:])
 
 
