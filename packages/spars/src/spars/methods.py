@@ -19,6 +19,7 @@ from spars.boards import CaseBoard
 from spars.cam import grad_cam, window_cam
 from spars.config import GameConfig
 from spars.data.grid import LIVER_LABEL
+from spars.errors import DataError
 from spars.exploration import (
     best_first,
     budget_of,
@@ -80,6 +81,8 @@ class Method:
         if self.maps is not None:
             if self.threshold is not None:
                 return Reading("visits", self.threshold)
+            if not validation:
+                raise DataError(f"{self.name}: no validation volume with a label to choose a threshold on")
             curves = [
                 dice_curve(probability, case.target())
                 for case in validation

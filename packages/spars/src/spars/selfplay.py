@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,14 +169,16 @@ class SelfPlay:
         from stable_baselines3 import PPO
 
         self.config, self.run = config, run
-        self.meta = AgentMeta.of(config)
+        self.boards = [board.name for board in boards]
+        self.meta = replace(AgentMeta.of(config), cases=tuple(self.boards))
         self.device = select_device(config.device)
         self.arena = Arena(
             boards,
             rules_of(config),
             config.n_games or 64,
             config.seed,
-            self.meta.sight(config.flips, config.carry),
+            # A table of places cannot know that its place is a mirrored one.
+            self.meta.sight(config.flips and self.meta.policy != "table", config.carry),
         )
         self.env = ArenaVecEnv(self.arena)
         rate = config.learning_rate or 1e-3
@@ -253,7 +255,9 @@ class SelfPlay:
         self.pool.record(number, record.balances)
         member = self.pool.members[number]
         self.iteration += 1
-        every = self.config.competitor_update_frequency
+        # The learner itself changes between iterations only.
+        live = self.config.opponent == "live"
+        every = steps if live else self.config.competitor_update_frequency
         if self.iteration * steps // every > (self.iteration - 1) * steps // every:
             self.pool.add(self.model.policy.state_dict(), self.iteration)
         self.seconds += time.perf_counter() - started
@@ -315,6 +319,7 @@ class SelfPlay:
                     "policy": self.best_state,
                 },
                 "config": self.config.model_dump(mode="json"),
+                "boards": self.boards,
             },
         )
         write_table(self.run.path / "curve.csv", self.run.metrics_rows)
@@ -341,6 +346,11 @@ class SelfPlay:
                 f"{path}: cannot resume under other settings ({listed}); resume with the run's own config.yaml, or "
                 "start a new run"
             )
+        if state["boards"] != self.boards:
+            raise CheckpointError(
+                f"{path}: was trained on other volumes ({_listed(state['boards'])}; now {_listed(self.boards)}); "
+                "resume with the run's own data and split, or start a new run"
+            )
         model = self.model
         model.policy.load_state_dict(state["policy"])
         model.policy.optimizer.load_state_dict(state["optimizer"])
@@ -360,3 +370,7 @@ class SelfPlay:
         restore_rng(state["rng"])
         self.run.truncate_metrics(self.iteration)
         logger.info("resumed at iteration %d", self.iteration)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")
