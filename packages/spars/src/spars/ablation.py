@@ -7,6 +7,7 @@ run in the folder, so that the jobs of an array may each run one script into it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from medshared.command_line import RunInterruptedError
 from medshared.files import read_json
+from medshared.leases import acquire_lease
 from medshared.report import Report
 from medshared.tables import write_table
-from spars.config import GameConfig
+from spars.config import ClassifierConfig, GameConfig
 from spars.errors import DataError
 from spars.experiments import classifier_config, game_config, run_classifier, run_game
 from spars.presets import PRESETS, Preset, faithful_validation_warning, find_preset
@@ -28,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 TABLE = "ablation.csv"
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, MemoryError)
-# Methods of an evaluation that the table shows, and the metrics of each.
+_WAIT_SECONDS = 10.0  # between two looks at a classifier that another job trains
+# Methods of an evaluation that the table shows.
 _METHODS = ("agent", "score_map", "random_walk", "greedy_restarts", "cam", "all_positive")
 
 
@@ -142,9 +145,22 @@ def _weights(
     )
     folder = ablation.output / "classifiers" / size
     logger.info("%s: the classifier of %s", folder, preset.name)
-    # A finished one serves all games; one that was stopped is gone on with.
-    run_classifier(mine, folder, resume=True, stop=stop)
+    _train_once(mine, folder, stop)
     return folder / mine.weights_out
+
+
+def _train_once(config: ClassifierConfig, folder: Path, stop: StopSignal) -> None:
+    """Train a classifier that several jobs need; while another one does, wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        with acquire_lease(folder / ".training.lock") as lease:
+            if lease is not None:
+                # A finished one serves all games; one that was stopped is gone on with.
+                run_classifier(config, folder, resume=True, stop=stop)
+                return
+        if stop.requested:
+            raise RunInterruptedError(f"stopped by {stop.name} while another job trains {folder}")
+        time.sleep(_WAIT_SECONDS)
 
 
 def ablation_rows(ablation: Ablation, failed: Mapping[str, str]) -> list[dict[str, Any]]:

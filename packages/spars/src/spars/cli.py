@@ -37,6 +37,7 @@ def build_parser(verb_name: str | None = None) -> argparse.ArgumentParser:
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/spars-demo"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
         "--labels", choices=["mask", "image"], default="mask",
         help="what the classifier learns from: crops with voxel labels, or whole volumes with one label each",

@@ -210,7 +210,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Make synthetic data, train classifier and agents, evaluate on held-out patients."""
     from spars.demo import run_demo as run
 
-    run(arguments.output, seed=arguments.seed, labels=arguments.labels)
+    run(arguments.output, seed=arguments.seed, labels=arguments.labels, device=arguments.device)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Flags: one for each configuration key, and those that every script and training verb has.
 
-``python -m spars.flags`` prints the tables of keys that the README holds.
+``python -m spars.flags`` prints the tables of keys that the README holds, ``python -m spars.flags classifier`` and
+``python -m spars.flags game`` the keys as ``config/*.yaml`` have them.
 """
 
 from __future__ import annotations
@@ -243,8 +244,38 @@ def key_table(stage: Stage) -> str:
     return "\n".join(rows) + "\n"
 
 
-def main() -> int:
-    """Print the tables of both stages."""
+def key_yaml(stage: Stage, changes: Mapping[str, Any] | None = None) -> str:
+    """Return all keys of a stage as YAML, in sections, each with its value and meaning.
+
+    Args:
+        stage: classifier or game.
+        changes: Values that take the place of the defaults.
+    """
+    model = MODELS[stage]
+    comments, lines = key_comments(model), []
+    values = {name: field.default for name, field in model.model_fields.items()} | dict(changes or {})
+    for kind in (_Keys, model):
+        for line in inspect.getsource(kind).splitlines():
+            name = line.strip().partition(":")[0]
+            if line.strip().startswith("# --- "):
+                lines.append(f"\n{line.strip()}")
+            elif name in comments and name in kind.__annotations__ and line.startswith(f"    {name}:"):
+                lines.append(f"{f'{name}: {shown_default(values[name])}':<44}# {comments[name]}")
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables of both stages, or the keys of one as YAML.
+
+    Args:
+        argv: Nothing, ``classifier`` or ``game``; null = those of the process.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", nargs="?", choices=list(MODELS), help="print its keys as YAML")
+    chosen: Stage | None = parser.parse_args(argv).stage
+    if chosen is not None:
+        sys.stdout.write(key_yaml(chosen))
+        return 0
     for stage in MODELS:
         sys.stdout.write(f"### {MODELS[stage].__name__}\n\n{key_table(stage)}\n")
     return 0
