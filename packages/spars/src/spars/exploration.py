@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from spars.errors import DataError
 from spars.game.arena import observe_places
 from spars.game.views import Views
 from spars.lattice import MOVES, Lattice
+
+if TYPE_CHECKING:
+    from spars.config import GameConfig
 
 # Flat lattice indices [n] → their scores [n].
 Lookup = Callable[[NDArray[np.int64]], NDArray[Any]]
@@ -66,6 +69,16 @@ def budget_of(lattice: Lattice, share: float) -> int:
         share: In (0, 1].
     """
     return max(1, int(share * len(lattice) + 1e-9))
+
+
+def search_settings(config: GameConfig, lattice: Lattice) -> SearchSettings:
+    """Return how an agent searches, from a resolved configuration."""
+    return SearchSettings(
+        budget=budget_of(lattice, config.budget),
+        start_moves=config.start_moves,
+        start_patience=config.start_patience,
+        candidates=config.candidates,
+    )
 
 
 def search(
@@ -153,10 +166,23 @@ class _Search:
         self._score(games, chosen)
 
     def _candidates(self, game: int) -> NDArray[np.int64]:
-        """Draw unseen places; where fewer are left, some twice."""
+        """Draw unseen places, half of them beside the best windows seen; where fewer are left, some twice."""
         unseen = np.flatnonzero(~self.seen[game])
         count = self.settings.candidates
-        return self.rng.choice(unseen, count, replace=len(unseen) < count)
+        drawn = self.rng.choice(unseen, count, replace=len(unseen) < count)
+        beside = self._beside_best(game, count // 2)
+        drawn[: len(beside)] = beside
+        return drawn
+
+    def _beside_best(self, game: int, count: int) -> list[int]:
+        """Return unseen neighbours of seen windows, those of the best first."""
+        seen = np.flatnonzero(self.seen[game])
+        found: dict[int, None] = {}
+        for flat in seen[np.argsort(-self.known[0, seen], kind="stable")]:
+            if len(found) >= count or self.known[0, flat] <= self.settings.floor:
+                break
+            found.update((n, None) for n in neighbours(self.lattice, int(flat)) if not self.seen[game, n])
+        return list(found)[:count]
 
     def move(self) -> None:
         """Move all players of searches that have budget left, player by player."""

@@ -19,13 +19,14 @@ from spars.boards import CaseBoard
 from spars.cam import grad_cam, window_cam
 from spars.config import GameConfig
 from spars.data.grid import LIVER_LABEL
+from spars.errors import DataError
 from spars.exploration import (
-    SearchSettings,
     best_first,
     budget_of,
     greedy_climb,
     random_walk,
     search,
+    search_settings,
     top_windows,
 )
 from spars.game.scorers import NetworkScorer
@@ -80,6 +81,8 @@ class Method:
         if self.maps is not None:
             if self.threshold is not None:
                 return Reading("visits", self.threshold)
+            if not validation:
+                raise DataError(f"{self.name}: no validation volume with a label to choose a threshold on")
             curves = [
                 dice_curve(probability, case.target())
                 for case in validation
@@ -112,16 +115,6 @@ class Method:
             )
             for i, each in enumerate(seen)
         ]
-
-
-def search_settings(config: GameConfig, lattice: Lattice) -> SearchSettings:
-    """Return how an agent searches, from a resolved configuration."""
-    return SearchSettings(
-        budget=budget_of(lattice, config.budget),
-        start_moves=config.start_moves,
-        start_patience=config.start_patience,
-        candidates=config.candidates,
-    )
 
 
 def agent_method(name: str, text: str, agent: Agent, config: GameConfig, seeds: int) -> Method:

@@ -290,8 +290,7 @@ class Predictor:
     def _search(self, board: CaseBoard) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Return the map on the grid, and what it cost."""
         from medshared.gpu import derive_seed
-        from spars.exploration import search
-        from spars.methods import search_settings
+        from spars.exploration import search, search_settings
         from spars.readout import read_map
 
         table, lattice = board.table, board.table.lattice

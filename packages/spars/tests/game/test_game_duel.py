@@ -244,19 +244,22 @@ def test_novelty_pays_the_first_visit_only() -> None:
     duel = Duel(rules, Board("a", noise(rules.grid), Constant(0.5)))
     duel.reset()
     assert duel.step((0, 0)).rewards.tolist() == [0.0, 0.0]
-    assert duel.step((1, 2)).rewards.tolist() == [0.0, 0.0]
+    assert duel.step((1, 2)).rewards.tolist() == [-0.5, 0.5]  # players with a memory know the start
     assert duel.step((0, 4)).rewards.tolist() == [-0.5, 0.5]  # player 1 comes back
     assert duel.step((2, 5)).rewards.tolist() == [0.0, 0.0]  # both come to where player 2 has been
-    assert duel.seen.sum(axis=(1, 2, 3)).tolist() == [3, 3]
+    assert duel.seen.sum(axis=(1, 2, 3)).tolist() == [4, 4]
     assert duel.recalled[1].max() == 0.5
     duel.reset()
-    assert not duel.seen.any()
+    assert duel.seen.sum() == 2
     assert not duel.sum_map().any()
 
 
 @pytest.mark.parametrize("reward", ["sign", "margin", "novelty", "finds"])
-def test_one_game_is_a_game_of_an_arena(reward) -> None:
-    rules = Rules("standard", (21, 18, 15), (4, 4, 4), reward=reward, threshold=0.8, max_steps=60)
+@pytest.mark.parametrize("memory", [0, 2])
+def test_one_game_is_a_game_of_an_arena(reward, memory: int) -> None:
+    rules = Rules(
+        "standard", (21, 18, 15), (4, 4, 4), reward=reward, threshold=0.8, max_steps=60, memory=memory
+    )
     board = make_board("a", noise(rules.grid), StubScorer(10, 50), rules)
     duel, arena = Duel(rules, board), Arena([board], rules, 3)
     duel.reset()

@@ -58,15 +58,16 @@ class Duel:
         actions: Moves of both players since the start.
         path: Shown corners of both players after each move, ``[n_steps]`` of int64 ``[2, 3]``.
         lattice: All windows that the game can show.
-        recalled: With ``memory``: scores of the windows each player visited, float32 ``[2, *lattice.shape]``.
-        seen: With ``memory``: which windows each player visited, same shape.
+        recalled: With ``memory``: scores that each player recalls, float32 ``[2, *lattice.shape]``. What either has
+            scored is known to both.
+        seen: With ``memory``: which windows they are of, same shape.
     """
 
     def __init__(self, rules: Rules, board: Board) -> None:
         self.rules = rules
         self.board = board
         self.lattice = window_lattice(rules)
-        self.reset(np.zeros(3, np.int64))
+        self._clear(np.zeros(3, np.int64))
 
     def reset(self, start: NDArray[np.int64] | None = None, rng: np.random.Generator | None = None) -> None:
         """Put both players on their start and empty the map.
@@ -75,7 +76,11 @@ class Duel:
             start: the corner, ``[3]``, or one for each player, ``[2, 3]``; ``None`` = as the rules say.
             rng: draws random starts.
         """
-        placed = start_position(self.rules, rng) if start is None else np.asarray(start, np.int64)
+        self._clear(start_position(self.rules, rng) if start is None else np.asarray(start, np.int64))
+        if self.rules.memory:  # players who recall scores know that of the window they begin with
+            self._recall(self.shown, self.board.scores.at(self.shown))
+
+    def _clear(self, placed: Positions) -> None:
         self.position: Positions = np.broadcast_to(placed, (2, 3)).copy()
         self.n_steps = 0
         self.actions: list[tuple[int, int]] = []
@@ -176,14 +181,18 @@ class Duel:
             self._pending.append((low[0], high[0], float(scores[1])))
         else:
             self._pending += [(low[i], high[i], float(scores[i])) for i in range(2)]
+        return self._recall(shown, scores)
+
+    def _recall(self, shown: Positions, scores: NDArray[Any]) -> NDArray[np.bool_]:
+        """Remember scored windows for both players; return which of them are new."""
         keys = [tuple(start) for start in shown.tolist()]
         new = np.array([key not in self._visited for key in keys])  # both, where both come at once
         self._visited.update(keys)
         if self.rules.memory:
             first = np.array([axis[0] for axis in self.lattice.axes])
-            place = (np.arange(2), *((shown - first) // self.rules.step).T)
-            self.recalled[place] = scores
-            self.seen[place] = True
+            x, y, z = ((shown - first) // self.rules.step).T
+            self.recalled[:, x, y, z] = scores
+            self.seen[:, x, y, z] = True
         return new
 
     def _rendered(self) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
