@@ -117,6 +117,10 @@ def test_outlines_lie_around_the_masks():
     assert len(figure.axes[3].collections) == 1
     # Slices are 2.5 mm apart: planes along the third axis are stretched.
     assert (axial.get_aspect(), coronal.get_aspect(), sagittal.get_aspect()) == (1, 2.5, 2.5)
+    for axis in (axial, coronal, sagittal):  # one square field of view of 20 mm
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        assert right - left == pytest.approx((high - low) * axis.get_aspect())
+    assert axial.get_xlim() == pytest.approx((-4.5, 15.5))
     assert axial.images[0].get_array().shape == (16, 12)
     assert coronal.images[0].get_array().shape == (8, 12)
     assert sagittal.images[0].get_array().shape == (8, 16)

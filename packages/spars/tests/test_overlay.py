@@ -67,12 +67,9 @@ def test_large_masks_are_meshed_coarsely_and_stay_in_place(monkeypatch):
 def test_an_empty_mask_has_an_empty_surface(tmp_path):
     surface = find_surface(np.zeros((4, 4, 4), np.bool_), np.eye(4))
     assert (surface.points.shape, surface.triangles.shape) == ((0, 3), (0, 3))
-    page = write_overlay(tmp_path / "a.html", {"segmentation": (surface, "red")}, "case").read_text()
+    page = write_overlay(tmp_path / "a.html", {"segmentation": surface}, "case").read_text()
     assert "nothing was segmented" in page
-    assert (
-        draw_surfaces({"segmentation": (surface, "red")}, "case").get_suptitle()
-        == "case: nothing was segmented"
-    )
+    assert draw_surfaces({"segmentation": surface}, "case").get_suptitle() == "case: nothing was segmented"
 
 
 def test_a_mask_has_three_axes():

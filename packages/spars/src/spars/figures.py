@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Told apart by the colour-blind, on white and on grey: blue, orange (Okabe and Ito).
 TRUTH, FOUND = "#56b4e9", "#e69f00"
 LEARNER, OTHER = "#0072b2", "#d55e00"
+_COLOUR_OF = {"learner": LEARNER, "opponent": OTHER, "training": LEARNER, "validation": OTHER}
 _DPI = 110
 _ROUGH = 60  # points of a curve from which a running mean is drawn over it
 _HU_SHOWN = (-100.0, 250.0)
@@ -115,8 +116,8 @@ def draw_curves(
     n = len(drawn)
     figure = _figure(3.3 * n + 0.3, 2.9)
     for axis, (title, found) in zip(figure.subplots(1, n, squeeze=False)[0], drawn, strict=True):
-        for (name, points), colour in zip(found.items(), (LEARNER, OTHER), strict=False):
-            _curve(axis, points, name, colour)
+        for name, points in found.items():
+            _curve(axis, points, name, _COLOUR_OF[name])
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(x.replace("_", " "))
         axis.grid(alpha=0.25)
@@ -152,16 +153,19 @@ def draw_win_rates(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         rows: Of ``opponents.csv``.
     """
-    figure = _figure(max(3.6, 0.55 * len(rows) + 1.6), 2.9)
+    figure = _figure(max(3.6, 0.6 * len(rows) + 1.6), 2.9)
     axis = figure.subplots()
     places = np.arange(len(rows))
     left = np.zeros(len(rows))
     parts = (("wins", LEARNER, "won"), ("draws", "0.8", "even"), ("losses", OTHER, "lost"))
-    games = np.array([max(1, sum(int(row[key]) for key, _, _ in parts)) for row in rows])
+    games = np.array([sum(int(row[key]) for key, _, _ in parts) for row in rows])
     for key, colour, name in parts:
-        share = np.array([int(row[key]) for row in rows]) / games
+        share = np.array([int(row[key]) for row in rows]) / games.clip(1)
         axis.bar(places, share, 0.75, left, color=colour, label=name)
         left += share
+    for place, n in enumerate(games.tolist()):
+        looks = {"ha": "center", "va": "bottom", "fontsize": 7}
+        axis.text(place, 0.02, f"n = {n}" if n else "no game", color="white" if n else "0.4", **looks)
     axis.axhline(0.5, color="0.3", lw=0.8, ls=":")
     axis.set(ylim=(0, 1), ylabel="share of games", xlabel="opponent: copy frozen after iteration")
     axis.set_xticks(places, [str(row["iteration"]) for row in rows])
@@ -226,12 +230,13 @@ def draw_dice_over_share(
     markers = "osD^vP*Xph<>"
     cycle = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "0.35", "#d55e00", "#f0e442", "0.65")
     others = [name for name in names if name != shown]
+    beside = _beside(points)
     for name in names:
         mine = sorted((p for p in points if p[0] == name), key=lambda p: p[1])
         number = others.index(name) if name in others else 0
         colour = FOUND if name == shown else cycle[number % len(cycle)]
         axis.errorbar(
-            [p[1] for p in mine],
+            [p[1] * beside[name] for p in mine],
             [p[2] for p in mine],
             [p[3] or 0 for p in mine],
             color=colour,
@@ -250,10 +255,23 @@ def draw_dice_over_share(
     ticks = [tick for tick in (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick >= low / 2]
     axis.set_xticks(ticks, [f"{tick:.1%}" if tick < 0.01 else f"{tick:.0%}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_ylim(bottom=min(0.0, *axis.get_ylim()) if axis.get_ylim()[0] < 0 else 0)
+    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _beside(points: Sequence[tuple[str, float, float, float | None]]) -> dict[str, float]:
+    """Return factors that put methods of the same share next to each other instead of on top."""
+    shares: dict[float, list[str]] = {}
+    for name, share, *_ in points:
+        group = shares.setdefault(round(math.log10(share), 1), [])
+        if name not in group:
+            group.append(name)
+    largest = sorted(shares.values(), key=len)  # a method is placed by the largest group that it is in
+    return {
+        name: 10 ** (0.03 * (k - (len(group) - 1) / 2)) for group in largest for k, name in enumerate(group)
+    }
 
 
 # ---------------------------------------------------------------------- volumes
@@ -270,8 +288,8 @@ def draw_montage(cases: Sequence[ShownCase]) -> Figure:
     for row, case in zip(grid, cases, strict=True):
         for axis, plane in zip(row, (2, 1, 0), strict=True):
             _show_slice(axis, case, plane)
-            _outline(axis, case, case.truth, plane, TRUTH, "-")
-            _outline(axis, case, case.prediction, plane, FOUND, "-")
+            _outline(axis, case, case.truth, plane, TRUTH)
+            _outline(axis, case, case.prediction, plane, FOUND)
         row[0].set_ylabel(f"{case.name}\n{case.note}".strip(), fontsize=9)
     for axis, title in zip(grid[0], ("axial", "coronal", "sagittal"), strict=True):
         axis.set_title(title, fontsize=10)
@@ -279,11 +297,15 @@ def draw_montage(cases: Sequence[ShownCase]) -> Figure:
     return figure
 
 
-def draw_probability(case: ShownCase) -> Figure:
+def draw_probability(case: ShownCase, label: str = "probability") -> Figure:
     """Draw the probability map of a case in three planes, with the outlines of truth and segmentation.
 
     Args:
         case: With a probability map.
+        label: Of the colours.
+
+    Raises:
+        ValueError: The case has no probability map.
     """
     if case.probability is None:
         raise ValueError(f"{case.name}: has no probability map to draw")
@@ -303,12 +325,12 @@ def draw_probability(case: ShownCase) -> Figure:
             extent=extent,
             aspect=aspect,
         )
-        _outline(axis, case, case.truth, plane, TRUTH, "-")
-        _outline(axis, case, case.prediction, plane, FOUND, "-")
+        _outline(axis, case, case.truth, plane, TRUTH)
+        _outline(axis, case, case.prediction, plane, FOUND)
         axis.set_title(title, fontsize=10)
     axes[0].set_ylabel(f"{case.name}\n{case.note}".strip(), fontsize=9)
     assert shown is not None  # noqa: S101 - there are three planes
-    figure.colorbar(shown, ax=list(axes), shrink=0.8, label="probability")
+    figure.colorbar(shown, ax=list(axes), shrink=0.8, label=label)
     _explain(figure, truth=case.truth is not None)
     return figure
 
@@ -327,22 +349,23 @@ def _show_slice(axis: Axes, case: ShownCase, plane: int) -> tuple[tuple[float, f
     size = values.shape
     extent, aspect = (-0.5, size[1] - 0.5, -0.5, size[0] - 0.5), case.spacing[up] / case.spacing[across]
     axis.imshow(values, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, aspect=aspect)
-    axis.set(xticks=[], yticks=[])
+    # Square panels of one size in millimetres, black where the volume ends, so that all line up.
+    half = max(n * mm for n, mm in zip(case.image.shape, case.spacing, strict=True)) / 2
+    for limits, n, mm in ((axis.set_xlim, size[1], across), (axis.set_ylim, size[0], up)):
+        middle, reach = (n - 1) / 2, half / case.spacing[mm]
+        limits(middle - reach, middle + reach)
+    axis.set(xticks=[], yticks=[], facecolor="black", autoscale_on=False)
     return extent, aspect
 
 
-def _outline(
-    axis: Axes, case: ShownCase, mask: NDArray[np.bool_] | None, plane: int, colour: str, style: str
-) -> None:
+def _outline(axis: Axes, case: ShownCase, mask: NDArray[np.bool_] | None, plane: int, colour: str) -> None:
     if mask is None:
         return
     values = _slice(mask, case, plane)
     if values.any():
         # A rim of zeros closes outlines at the border of the volume.
         places = [np.arange(-1, n + 1) for n in (values.shape[1], values.shape[0])]
-        axis.contour(
-            *places, np.pad(values, 1).astype(float), [0.5], colors=[colour], linewidths=1.6, linestyles=style
-        )
+        axis.contour(*places, np.pad(values, 1).astype(float), [0.5], colors=[colour], linewidths=1.6)
 
 
 def _explain(figure: Figure, *, truth: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ PREDICTION_NAME = "final_predictions_3d"
 BOTH_NAME = "predicted_and_ground_truth_labels_3d"
 _HINT = "3-D overlays need plotly and scikit-image: pip install 'spars[overlay]'"
 _MOST_VOXELS = 500_000  # of a box that is meshed voxel by voxel; larger ones are meshed more coarsely
-_OPACITY = 0.45
+_OPAQUE, _CLEAR = 0.95, 0.2  # the truth is seen through the segmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,14 @@ class Surface:
     Attributes:
         points: float64 ``[n, 3]`` in millimetres, or voxels where the affine is the identity.
         triangles: int64 ``[m, 3]``, rows of points.
+        colour: As HTML writes it.
+        opacity: In [0, 1].
     """
 
     points: NDArray[np.float64]
     triangles: NDArray[np.int64]
+    colour: str = FOUND
+    opacity: float = _OPAQUE
 
 
 def find_surface(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> Surface:
@@ -74,14 +78,12 @@ def find_surface(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> Surfac
     return Surface(voxels @ affine[:3, :3].T + affine[:3, 3], triangles.astype(np.int64))
 
 
-def write_overlay(
-    path: Path, surfaces: Mapping[str, tuple[Surface, str]], title: str, unit: str = "mm"
-) -> Path:
+def write_overlay(path: Path, surfaces: Mapping[str, Surface], title: str, unit: str = "mm") -> Path:
     """Write surfaces as one HTML page that needs nothing else.
 
     Args:
         path: The page.
-        surfaces: Name → surface and colour.
+        surfaces: By name, inner ones first.
         title: Of the page.
         unit: Of the axes.
 
@@ -96,30 +98,30 @@ def write_overlay(
         go.Mesh3d(
             **dict(zip("xyz", surface.points.T.round(2), strict=True)),
             **dict(zip("ijk", surface.triangles.T, strict=True)),
-            color=colour,
-            opacity=_OPACITY,
+            color=surface.colour,
+            opacity=surface.opacity,
             name=name,
             showlegend=True,
             hoverinfo="name",
         )
-        for name, (surface, colour) in surfaces.items()
+        for name, surface in surfaces.items()
         if len(surface.triangles)
     ]
     note = "" if shown else "<br>nothing was segmented"
     axes = {f"{a}axis": {"title": f"{a} ({unit})"} for a in "xyz"}
     figure = go.Figure(shown)
     figure.update_layout(
-        title=title + note, scene={**axes, "aspectmode": "data"}, margin={"l": 0, "r": 0, "b": 0}
+        title=title + note, scene={**axes, "aspectmode": "data"}, margin={"l": 0, "r": 0, "t": 60, "b": 0}
     )
     page = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
     return write_text(path, page)
 
 
-def draw_surfaces(surfaces: Mapping[str, tuple[Surface, str]], title: str, unit: str = "mm") -> Figure:
+def draw_surfaces(surfaces: Mapping[str, Surface], title: str, unit: str = "mm") -> Figure:
     """Draw surfaces from two sides.
 
     Args:
-        surfaces: Name → surface and colour.
+        surfaces: By name, inner ones first.
         title: Of the picture.
         unit: Of the axes.
     """
@@ -127,15 +129,16 @@ def draw_surfaces(surfaces: Mapping[str, tuple[Surface, str]], title: str, unit:
     from matplotlib.patches import Patch
 
     figure = Figure(figsize=(8.4, 4.2), layout="constrained", dpi=110)
-    points = [surface.points for surface, _ in surfaces.values() if len(surface.points)]
+    points = [surface.points for surface in surfaces.values() if len(surface.points)]
     everything = np.concatenate(points) if points else np.array([[0.0] * 3, [1.0] * 3])
     low, high = everything.min(axis=0), everything.max(axis=0)
     margin = 0.05 * float((high - low).max()) + 1e-6
     for column, turn in enumerate((-60, 30), start=1):
         axis: Any = figure.add_subplot(1, 2, column, projection="3d")
-        for surface, colour in surfaces.values():
+        axis.computed_zorder = False  # in the order given: what is clear comes last
+        for surface in surfaces.values():
             if len(surface.triangles):
-                looks = {"color": colour, "alpha": _OPACITY, "linewidth": 0, "shade": True}
+                looks = {"color": surface.colour, "alpha": surface.opacity, "linewidth": 0}
                 axis.plot_trisurf(*surface.points.T, triangles=surface.triangles, **looks)
         for name, a, b in zip("xyz", low - margin, high + margin, strict=True):
             getattr(axis, f"set_{name}lim")(a, b)
@@ -145,7 +148,7 @@ def draw_surfaces(surfaces: Mapping[str, tuple[Surface, str]], title: str, unit:
         axis.locator_params(nbins=4)
         axis.view_init(elev=22, azim=turn)
     figure.suptitle(title if points else f"{title}: nothing was segmented", fontsize=11)
-    names = [Patch(color=colour, alpha=0.7, label=name) for name, (_, colour) in surfaces.items()]
+    names = [Patch(color=surface.colour, label=name) for name, surface in surfaces.items()]
     figure.legend(handles=names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
     return figure
 
@@ -178,12 +181,13 @@ def write_overlays(
         ImportError: plotly or scikit-image is not installed.
     """
     logger.info("Number of voxels with cancer: %d", np.count_nonzero(prediction))
-    found = {"segmentation": (find_surface(prediction, affine), FOUND)}
-    pages: Sequence[tuple[str, str, Mapping[str, tuple[Surface, str]]]] = [
-        (PREDICTION_NAME, f"{name}: segmentation", found)
+    found = find_surface(prediction, affine)
+    pages: Sequence[tuple[str, str, Mapping[str, Surface]]] = [
+        (PREDICTION_NAME, f"{name}: segmentation", {"segmentation": found})
     ]
     if truth is not None:
-        both = {"tumour (truth)": (find_surface(truth, affine), TRUTH), **found}
+        inner = replace(find_surface(truth, affine), colour=TRUTH)
+        both = {"tumour (truth)": inner, "segmentation": replace(found, opacity=_CLEAR)}
         pages = [*pages, (BOTH_NAME, f"{name}: segmentation and truth", both)]
     files = []
     for file, title, surfaces in pages:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshared.files import read_json
+from medshared.metrics.segmentation import overlap
 from medshared.report import Report
 from medshared.volumes import Volume, read_volume, to_canonical
 from spars import figures
@@ -152,11 +153,14 @@ def _add_methods(
         {
             "method": name,
             **{_heading(key): entry[key] for key in (*columns, *more)},
-            "what": texts.get(name, ""),
         }
         for name, entry in summary.items()
     ]
     report.table(table, "Mean over patients; HD95 over those where it is defined")
+    if texts:
+        report.table(
+            [{"method": name, "what it does": text} for name, text in texts.items()], "The methods in words"
+        )
     comparisons = results.get("comparisons") or read_rows(folder / "comparisons.csv")
     if comparisons:
         paired = [
@@ -192,10 +196,7 @@ def _add_volumes(report: Report, folder: Path, dice: Mapping[str, float], config
     chosen = spread(ranked)
     try:
         cases = _cases_of(config)
-        shown = [
-            load_shown(cases[name], folder, config.get("label_map"), f"Dice {dice[name]:.2f}")
-            for name in chosen
-        ]
+        shown = [load_shown(cases[name], folder, config.get("label_map")) for name in chosen]
     except (DataError, FileNotFoundError, KeyError) as error:
         logger.warning("%s: no pictures of volumes: %s", folder, error)
         report.section("Volumes")
@@ -230,7 +231,7 @@ def load_shown(
         case: From `spars.data.layout`.
         folder: Holds ``pred`` and perhaps ``prob``.
         label_map: As in the configuration.
-        note: Below the name.
+        note: Below the name; else the Dice, where the truth is known.
 
     Raises:
         DataError: A file cannot be read, or is of another volume.
@@ -253,9 +254,10 @@ def load_shown(
     probability = turned(read_volume(path).array) if path.is_file() else None
     keys = None if label_map is None else {int(key): int(value) for key, value in label_map.items()}
     truth = None if case.label is None else turned(read_label(case, keys).array == TUMOUR)
-    return ShownCase(
-        case.name, canonical.array, canonical.spacing, turned(prediction > 0), truth, probability, note
-    )
+    found = turned(prediction > 0)
+    if truth is not None and not note:
+        note = f"Dice {overlap(found, truth, 1.0).dice:.2f}"
+    return ShownCase(case.name, canonical.array, canonical.spacing, found, truth, probability, note)
 
 
 def _add_overlays(
@@ -359,7 +361,9 @@ def add_game_map(report: Report, folder: Path, config: Mapping[str, Any]) -> Non
     if case is not None and case.image.shape == prediction.shape:
         probability = np.clip(total / max(float(total.max()), 1e-9), 0, 1)
         shown = ShownCase(keys.case, case.image, case.spacing, prediction, truth, probability, keys.mode)
-        path = save_figure(folder / "figures" / "map.png", figures.draw_probability(shown))
+        path = save_figure(
+            folder / "figures" / "map.png", figures.draw_probability(shown, "share of highest sum")
+        )
         report.figure(path, "The map as a share of its highest sum, with the segmentation and the truth")
     elif case is not None:
         report.text(
