@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ def train_agent(
     command: Sequence[str] | None = None,
     stop: StopSignal | None = None,
     validation: Sequence[Board] = (),
+    finish: Callable[[Agent], dict[str, Any]] | None = None,
 ) -> Agent:
     """Train an agent by self-play into ``folder``: ``agent.pt``, ``curve.csv``, ``opponents.csv``, ``results.json``.
 
@@ -90,6 +91,8 @@ def train_agent(
         stop: A stop signal that the caller listens to already.
         validation: Volumes on which the iteration is chosen: the agent whose searches find the highest scores there;
             no labels are used. Without, the last iteration is kept.
+        finish: Called with the agent before ``results.json``, which marks the run as finished, is written; returns
+            what to add there.
 
     Returns:
         The trained agent.
@@ -110,12 +113,14 @@ def train_agent(
         if resume:
             play.restore()
         if stop is not None:
-            return _train(play, stop)
+            return _train(play, stop, finish)
         with StopSignal() as own:
-            return _train(play, own)
+            return _train(play, own, finish)
 
 
-def _train(play: SelfPlay, stop: StopSignal) -> Agent:
+def _train(play: SelfPlay, stop: StopSignal, finish: Callable[[Agent], dict[str, Any]] | None) -> Agent:
+    from spars.reporting import try_report
+
     config, run = play.config, play.run
     sink = open_logger(config.logger, run.path, project="spars", config=config.model_dump(mode="json"))
     try:
@@ -126,18 +131,19 @@ def _train(play: SelfPlay, stop: StopSignal) -> Agent:
     agent.save(run.path / AGENT_FILE)
     write_table(run.path / "opponents.csv", play.pool.table())
     rows = run.metrics_rows
-    run.write_results(
-        {
-            "mode": config.mode,
-            "agent": asdict(agent.meta),
-            "boards": len(play.arena.table),
-            "iterations": play.iteration,
-            "kept_iteration": play.best_iteration or play.iteration,
-            "env_steps": play.iteration * config.n_steps * play.arena.n_games,
-            "metrics": {key: rows[-1][key] for key in ("found_per_step", "mean_score1") if rows},
-            "seconds": play.seconds,
-        }
-    )
+    results = {
+        "mode": config.mode,
+        "agent": asdict(agent.meta),
+        "boards": len(play.arena.table),
+        "iterations": play.iteration,
+        "kept_iteration": play.best_iteration or play.iteration,
+        "env_steps": play.iteration * config.n_steps * play.arena.n_games,
+        "metrics": {key: rows[-1][key] for key in ("found_per_step", "mean_score1") if rows},
+        "seconds": play.seconds,
+        **({} if finish is None else finish(agent)),
+    }
+    try_report(run.path, results)
+    run.write_results(results)
     return agent
 
 
