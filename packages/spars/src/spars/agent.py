@@ -17,7 +17,7 @@ from medshared.files import read_json, write_json
 from spars.errors import CheckpointError
 from spars.game.arena import Observations, Sight, observation_space
 from spars.game.rules import N_ACTIONS
-from spars.game.views import view_stride
+from spars.game.views import view_shape, view_stride
 from spars.lattice import Lattice, Size
 from spars.models.agent import policy_keys
 
@@ -41,6 +41,7 @@ class AgentMeta:
         stride: Voxels averaged to one of a view.
         context: Width of the surroundings in windows, 0 = none.
         memory: Radius of the recalled neighbourhood.
+        cases: Names of the volumes that it was trained on.
     """
 
     policy: str
@@ -50,6 +51,7 @@ class AgentMeta:
     stride: int
     context: int
     memory: int
+    cases: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: GameConfig) -> AgentMeta:
@@ -76,8 +78,7 @@ class AgentMeta:
 
     def space(self) -> spaces.Dict:
         """Return the space of observations."""
-        sides = [max(1, w // self.stride) for w in self.window]
-        return observation_space((2 if self.context > 1 else 1, *sides), self.memory)
+        return observation_space(view_shape(self.window, self.stride, self.context), self.memory)
 
 
 class Agent:
@@ -103,6 +104,17 @@ class Agent:
             features = self.policy.get_distribution(self._tensors(observations)).distribution
             logits = features.logits.cpu() / self.temperature  # type: ignore[union-attr]
             return torch.multinomial(logits.softmax(dim=1), 1, generator=self.generator)[:, 0].numpy()
+
+    def predict(self, observation: Observations, *_: Any, **__: Any) -> tuple[NDArray[np.int64], None]:
+        """Return a move for one observation or for many, and no state; what a game asks of an opponent."""
+        one = observation["position"].ndim == 1
+        batch = {name: values[None] for name, values in observation.items()} if one else observation
+        moves = self(batch)
+        return (moves[0] if one else moves), None
+
+    def reseed(self, seed: int) -> None:
+        """Make all choices that follow repeatable."""
+        self.generator.manual_seed(seed)
 
     def value(self, observations: Observations) -> NDArray[np.float32]:
         """Return the critic's estimate of what a player will earn from there, float32 ``[n]``."""
@@ -152,14 +164,15 @@ def load_agent(path: str | Path, *, temperature: float = 1.0, seed: int = 0) -> 
         raise CheckpointError(f"{path}: no such file; `spars train` writes agent.pt into its run directory")
     try:
         found: dict[str, Any] = read_json(path.with_suffix(".json"))
-        sizes = {key: tuple(int(n) for n in found[key]) for key in ("grid", "window")}
+        sizes: dict[str, Any] = {key: tuple(int(n) for n in found[key]) for key in ("grid", "window")}
+        sizes["cases"] = tuple(str(name) for name in found.get("cases", ()))
         meta = AgentMeta(**{**found, **sizes})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        policy = build_policy(meta)
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{path.with_suffix('.json')}: cannot be used as the description of {path.name} ({error}); copy it from "
             "the run directory where the agent was trained"
         ) from error
-    policy = build_policy(meta)
     try:
         weights.load_state_dict(policy, weights.load_checkpoint(path))
     except weights.WeightsError as error:

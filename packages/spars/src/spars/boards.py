@@ -82,13 +82,19 @@ def load_scorer(config: GameConfig) -> NetworkScorer:
     path = Path(config.classifier_weights)
     target = config.target_size or "native"
     network, meta = load_classifier(path, window=config.window_size, target_size=target)
-    if meta.hu_window is not None and config.hu_window is not None and meta.hu_window != config.hu_window:
+    known = meta.window is not None  # a file of the original does not say what it was trained on
+    if known and meta.hu_window != config.hu_window:
         raise DataError(
-            f"{path}: trained with hu_window {meta.hu_window}, this run has {config.hu_window}; set the same"
+            f"{path}: trained with hu_window {_window_text(meta.hu_window)}, this run has "
+            f"{_window_text(config.hu_window)}; set the same"
         )
     from medshared.gpu import select_device
 
     return NetworkScorer(network, target, device=select_device(config.device), batch=config.table_batch)
+
+
+def _window_text(window: tuple[float, float] | None) -> str:
+    return "none (raw HU)" if window is None else f"{window[0]:g} {window[1]:g}"
 
 
 def load_board(config: GameConfig, case: Case, scorer: NetworkScorer, *, lazy: bool = False) -> CaseBoard:

@@ -54,7 +54,9 @@ class _Keys(BaseModel):
     def resolved_value(self, key: str) -> Any:
         """Return a switch with null replaced by what it means in this mode."""
         value = getattr(self, key)
-        return self.SWITCHES[key][MODES.index(self.mode)] if value is None and key in self.SWITCHES else value
+        if value is None and key in self.SWITCHES:
+            value = self.SWITCHES[key][MODES.index(self.mode)]
+        return self.full_image_size if key == "target_size" and value == "grid" else value
 
     def resolved(self) -> Self:
         """Return a copy whose switches all have a value (null stays where null is the value)."""
@@ -96,7 +98,7 @@ class ClassifierConfig(_Keys):
 
     SWITCHES: ClassVar[dict[str, tuple[Any, Any, Any]]] = {
         "hu_window": ((-100.0, 300.0), None, None),
-        "target_size": ("native", (256, 256, 180), (256, 256, 180)),
+        "target_size": ("native", "grid", "grid"),  # grid = full_image_size
         "negative_region": ("body", "body", "volume"),
         "select": ("best", "best", "last"),
         "architecture": ("window", "net", "net"),
@@ -169,7 +171,7 @@ class GameConfig(_Keys):
     SWITCHES: ClassVar[dict[str, tuple[Any, Any, Any]]] = {
         "hu_window": ((-100.0, 300.0), None, None),
         "protocol": ("split", "per_image", "per_image"),
-        "target_size": ("native", (256, 256, 180), (256, 256, 180)),
+        "target_size": ("native", "grid", "grid"),  # grid = full_image_size
         "termination": (False, True, True),
         "segmentation_threshold": (None, 0.5, 0.5),
         "max_steps": (32, 32, 32),

@@ -25,11 +25,6 @@ def write_demo_report(output: Path, content: dict[str, Any], parts: DemoParts) -
         content: What ``results.json`` holds.
         parts: What the demonstration made.
     """
-    from spars.reporting import write_report
-
-    write_report(parts.classifier)
-    write_report(parts.game)
-    write_report(parts.evaluation)
     figures = output / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for source in (parts.evaluation, parts.game, parts.classifier):

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshared.files import write_json
+from medshared.gpu import derive_seed
 from medshared.metrics.resampling import cluster_bootstrap
 from medshared.metrics.segmentation import lesion_recall, overlap
 from medshared.metrics.surfaces import hausdorff
@@ -30,7 +31,7 @@ from medshared.volumes import voxel_spacing, write_volume
 from spars.agent import Agent, load_agent
 from spars.boards import CaseBoard, load_boards, load_scorer
 from spars.config import GameConfig
-from spars.data.layout import Case, find_cases
+from spars.data.layout import Case, find_cases, named_case
 from spars.data.splits import choose_cases
 from spars.errors import DataError
 from spars.game.arena import Arena
@@ -92,19 +93,30 @@ def evaluate(
     Raises:
         DataError: The data, the split or the weights cannot be used.
     """
+    from spars.reporting import try_report
+
     config = config.resolved()
     if config.mode != "standard":
         raise DataError(f"an evaluation on held-out patients is mode standard, found mode {config.mode}")
     scorer = load_scorer(config)
     player = None if agent is None else load_agent(agent, temperature=config.temperature, seed=config.seed)
     _check_agent(player, config, agent)
-    parts = choose_cases(config, find_cases(config.data_dir))
+    cases = find_cases(config.data_dir)
+    parts = choose_cases(config, cases)
+    if config.protocol == "per_image":  # the volume that the agent was trained on, by agreement
+        others = [case for case in parts["val"] if case.name != config.case]
+        parts = {**parts, "val": others, part: [named_case(cases, config.case)]}
+    elif player is not None:
+        _check_held_out(player, parts, part, agent)
+    if part == "val":
+        logger.warning("thresholds are chosen on the part val, which is reported: results are too good")
     chosen = {name: _labelled(parts[name], name) for name in ("val", part)}
     run = RunDirectory(folder).create(config.model_dump(mode="json"), command=command, seed=config.seed)
     with run_logging("spars", run.path / "log.txt"):
         boards = {name: load_boards(config, cases, scorer=scorer) for name, cases in chosen.items()}
         study = Study(config, boards["val"], boards[part], scorer, player)
         results = study.run(run.path)
+        try_report(run.path, results)
         run.write_results(results)
     return results
 
@@ -121,6 +133,19 @@ def _check_agent(agent: Agent | None, config: GameConfig, path: Path | None) -> 
         raise DataError(
             f"{path}: was trained with step_size {agent.meta.step}, this run has {config.step_size}"
         )
+
+
+def _check_held_out(agent: Agent, parts: Mapping[str, Sequence[Case]], part: str, path: Path | None) -> None:
+    """Refuse an agent that was trained on volumes that thresholds are chosen on or that are reported."""
+    for name in dict.fromkeys(("val", part)):
+        shared = [case.name for case in parts[name] if case.name in agent.meta.cases]
+        if shared and name == "train":
+            logger.warning("%s: the agent was trained on volumes of part train: results are too good", path)
+        elif shared:
+            raise DataError(
+                f"{path}: the agent was trained on {', '.join(shared[:3])} of part {name!r}; results would be too "
+                "good: use the split that it was trained with, or protocol: per_image"
+            )
 
 
 def _labelled(cases: Sequence[Case], part: str) -> list[Case]:
@@ -220,30 +245,33 @@ class Study:
             "seconds": time.perf_counter() - started,
         }
 
-    def play(self) -> dict[str, float]:
-        """Return the mean score of the windows that players are at, over games from random equal starts.
+    def play(self) -> dict[str, float | None]:
+        """Return the mean score of the windows that players are at, over games from equal starts.
 
-        Both players are the agent, or both move at random; the starts are the same.
+        Both players are the agent, or both move at random; the starts are the same. The ratio is null where chance
+        finds nothing.
         """
         assert self.agent is not None  # noqa: S101 - asked for with an agent only
         found: dict[str, float] = {}
+        walk = derive_seed(self.config.seed, "play")  # not the stream that the starts come from
         for name in ("agent", "random_walk"):
             arena = Arena(
                 [case.board for case in self.test],
-                rules_of(self.config),
+                replace(rules_of(self.config), memory=self.agent.meta.memory),
                 20 * len(self.test),
                 self.config.seed,
                 self.agent.meta.sight(),
             )
             arena.reset()
             self.agent.generator.manual_seed(self.config.seed)
-            mover = self.agent if name == "agent" else random_mover(np.random.default_rng(self.config.seed))
+            mover = self.agent if name == "agent" else random_mover(np.random.default_rng(walk))
             total, steps = 0.0, self.config.max_steps or 32
             for _ in range(steps):
                 actions = np.stack([mover(arena.observe(player)) for player in range(2)], axis=1)
                 total += float(arena.step(actions).scores.mean())
             found[name] = total / steps
-        return {**found, "ratio": found["agent"] / found["random_walk"]}
+        by_chance = found["random_walk"]
+        return {**found, "ratio": found["agent"] / by_chance if by_chance > 0 else None}
 
     def _truth(self, case: CaseBoard) -> Truth:
         if self.config.eval_space == "grid":
@@ -396,7 +424,11 @@ def verdict(summary: Mapping[str, Mapping[str, Any]], comparisons: Sequence[Mapp
     dice = summary["agent"]["dice_mean"]
     parts = [
         f"With {summary['agent']['windows_share']:.0%} of the windows the agent reaches Dice {dice:.3f}, "
-        f"{dice / full:.0%} of the score map of all windows ({full:.3f})."
+        + (
+            f"{dice / full:.0%} of the score map of all windows ({full:.3f})."
+            if full > 0
+            else "the score map of all windows 0."
+        )
     ]
     for row in comparisons:
         if row["other"] not in ("random_walk", "greedy", "greedy_restarts", "best_first", "untrained_agent"):

@@ -80,8 +80,8 @@ def dice_curve(
     Returns:
         float64, one each; 1 where both are empty.
     """
-    # Number of thresholds that each voxel exceeds; the comparison is that of float32 with float64, as `>` does it.
-    level = np.searchsorted(thresholds, probability.ravel().astype(np.float64), side="left")
+    # Number of thresholds that each voxel exceeds, compared in the precision of the map, as `>` with a number does it.
+    level = np.searchsorted(thresholds.astype(probability.dtype), probability.ravel(), side="left")
     n = len(thresholds)
     everywhere = np.bincount(level, minlength=n + 1)
     within = np.bincount(level[target.ravel()], minlength=n + 1)

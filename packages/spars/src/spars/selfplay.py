@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def train_agent(
     command: Sequence[str] | None = None,
     stop: StopSignal | None = None,
     validation: Sequence[Board] = (),
+    finish: Callable[[Agent], dict[str, Any]] | None = None,
 ) -> Agent:
     """Train an agent by self-play into ``folder``: ``agent.pt``, ``curve.csv``, ``opponents.csv``, ``results.json``.
 
@@ -90,6 +91,8 @@ def train_agent(
         stop: A stop signal that the caller listens to already.
         validation: Volumes on which the iteration is chosen: the agent whose searches find the highest scores there;
             no labels are used. Without, the last iteration is kept.
+        finish: Called with the agent before ``results.json``, which marks the run as finished, is written; returns
+            what to add there.
 
     Returns:
         The trained agent.
@@ -110,12 +113,14 @@ def train_agent(
         if resume:
             play.restore()
         if stop is not None:
-            return _train(play, stop)
+            return _train(play, stop, finish)
         with StopSignal() as own:
-            return _train(play, own)
+            return _train(play, own, finish)
 
 
-def _train(play: SelfPlay, stop: StopSignal) -> Agent:
+def _train(play: SelfPlay, stop: StopSignal, finish: Callable[[Agent], dict[str, Any]] | None) -> Agent:
+    from spars.reporting import try_report
+
     config, run = play.config, play.run
     sink = open_logger(config.logger, run.path, project="spars", config=config.model_dump(mode="json"))
     try:
@@ -126,18 +131,19 @@ def _train(play: SelfPlay, stop: StopSignal) -> Agent:
     agent.save(run.path / AGENT_FILE)
     write_table(run.path / "opponents.csv", play.pool.table())
     rows = run.metrics_rows
-    run.write_results(
-        {
-            "mode": config.mode,
-            "agent": asdict(agent.meta),
-            "boards": len(play.arena.table),
-            "iterations": play.iteration,
-            "kept_iteration": play.best_iteration or play.iteration,
-            "env_steps": play.iteration * config.n_steps * play.arena.n_games,
-            "metrics": {key: rows[-1][key] for key in ("found_per_step", "mean_score1") if rows},
-            "seconds": play.seconds,
-        }
-    )
+    results = {
+        "mode": config.mode,
+        "agent": asdict(agent.meta),
+        "boards": len(play.arena.table),
+        "iterations": play.iteration,
+        "kept_iteration": play.best_iteration or play.iteration,
+        "env_steps": play.iteration * config.n_steps * play.arena.n_games,
+        "metrics": {key: rows[-1][key] for key in ("found_per_step", "mean_score1") if rows},
+        "seconds": play.seconds,
+        **({} if finish is None else finish(agent)),
+    }
+    try_report(run.path, results)
+    run.write_results(results)
     return agent
 
 
@@ -169,14 +175,16 @@ class SelfPlay:
         from stable_baselines3 import PPO
 
         self.config, self.run = config, run
-        self.meta = AgentMeta.of(config)
+        self.boards = [board.name for board in boards]
+        self.meta = replace(AgentMeta.of(config), cases=tuple(self.boards))
         self.device = select_device(config.device)
         self.arena = Arena(
             boards,
             rules_of(config),
             config.n_games or 64,
             config.seed,
-            self.meta.sight(config.flips, config.carry),
+            # A table of places cannot know that its place is a mirrored one.
+            self.meta.sight(config.flips and self.meta.policy != "table", config.carry),
         )
         self.env = ArenaVecEnv(self.arena)
         rate = config.learning_rate or 1e-3
@@ -253,7 +261,9 @@ class SelfPlay:
         self.pool.record(number, record.balances)
         member = self.pool.members[number]
         self.iteration += 1
-        every = self.config.competitor_update_frequency
+        # The learner itself changes between iterations only.
+        live = self.config.opponent == "live"
+        every = steps if live else self.config.competitor_update_frequency
         if self.iteration * steps // every > (self.iteration - 1) * steps // every:
             self.pool.add(self.model.policy.state_dict(), self.iteration)
         self.seconds += time.perf_counter() - started
@@ -315,6 +325,7 @@ class SelfPlay:
                     "policy": self.best_state,
                 },
                 "config": self.config.model_dump(mode="json"),
+                "boards": self.boards,
             },
         )
         write_table(self.run.path / "curve.csv", self.run.metrics_rows)
@@ -341,6 +352,11 @@ class SelfPlay:
                 f"{path}: cannot resume under other settings ({listed}); resume with the run's own config.yaml, or "
                 "start a new run"
             )
+        if state["boards"] != self.boards:
+            raise CheckpointError(
+                f"{path}: was trained on other volumes ({_listed(state['boards'])}; now {_listed(self.boards)}); "
+                "resume with the run's own data and split, or start a new run"
+            )
         model = self.model
         model.policy.load_state_dict(state["policy"])
         model.policy.optimizer.load_state_dict(state["optimizer"])
@@ -360,3 +376,7 @@ class SelfPlay:
         restore_rng(state["rng"])
         self.run.truncate_metrics(self.iteration)
         logger.info("resumed at iteration %d", self.iteration)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")

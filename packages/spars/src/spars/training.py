@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medshared.command_line import RunInterruptedError
 from medshared.files import read_json, write_json
 from medshared.runs import StopSignal
 from spars.agent import Agent
 from spars.boards import CaseBoard, load_boards, load_scorer
 from spars.config import GameConfig
 from spars.data.grid import load_grid_case
-from spars.data.layout import find_cases, named_case
+from spars.data.layout import Case, find_cases, named_case
 from spars.data.splits import choose_cases
 from spars.errors import DataError
 from spars.game.scorers import NetworkScorer
@@ -57,17 +58,13 @@ def train_game(
         spars.errors.CheckpointError: The classifier or a checkpoint cannot be used.
     """
     config = config.resolved()
-    if (
-        resume
-        and (folder / "results.json").is_file()
-        and (config.mode != "standard" or (folder / READING_FILE).is_file())
-    ):
+    if resume and (folder / "results.json").is_file():
         logger.info("%s: finished already", folder)
         return read_json(folder / "results.json")
     cases = find_cases(config.data_dir)
     scorer = load_scorer(config)
     if config.mode != "standard":
-        return _train_original(config, folder, scorer, resume=resume)
+        return _train_original(config, folder, scorer, cases, resume=resume, command=command, stop=stop)
     parts = {"train": [named_case(cases, config.case)], "val": []}
     if config.protocol == "split":
         parts = choose_cases(config, cases)
@@ -76,7 +73,8 @@ def train_game(
         raise DataError("the training part of the split is empty; `spars prepare` writes a split")
     boards = load_boards(config, chosen, scorer=scorer)
     validation = load_boards(config, parts["val"], scorer=scorer)
-    agent = train_agent(
+    labelled = [case for case in validation if case.case.label is not None]
+    train_agent(
         config,
         [case.board for case in boards],
         folder,
@@ -84,13 +82,8 @@ def train_game(
         command=command,
         stop=stop,
         validation=[case.board for case in validation],
+        finish=lambda agent: {"reading": asdict(choose_agent_reading(agent, config, labelled, folder))},
     )
-    labelled = [case for case in validation if case.case.label is not None]
-    if labelled:
-        choose_agent_reading(agent, config, labelled, folder)
-    else:
-        logger.warning("no validation case with labels: maps are read by rule smoothed at threshold 0.5")
-        write_json(folder / READING_FILE, asdict(Reading("smoothed", config.segmentation_threshold or 0.5)))
     return read_json(folder / "results.json")
 
 
@@ -102,13 +95,18 @@ def choose_agent_reading(
     Args:
         agent: The agent.
         config: Resolved configuration.
-        validation: Volumes with labels.
+        validation: Volumes with labels; without any, maps are read by rule smoothed, at threshold 0.5 by default.
         folder: Of the file.
     """
+    threshold = config.segmentation_threshold
     lattice = Lattice(config.full_image_size, config.window_size, config.step_size)
-    reading = agent_method("agent", "", agent, config, _READING_SEEDS).choose(lattice, validation)
-    if config.segmentation_threshold is not None:
-        reading = Reading(reading.rule, config.segmentation_threshold)
+    if validation:
+        reading = agent_method("agent", "", agent, config, _READING_SEEDS).choose(lattice, validation)
+    else:
+        logger.warning("no validation case with labels: the threshold of the map cannot be chosen")
+        reading = Reading("smoothed", 0.5)
+    if threshold is not None:
+        reading = Reading(reading.rule, threshold)
     write_json(folder / READING_FILE, asdict(reading))
     logger.info("maps are read by rule %s at threshold %.3f", reading.rule, reading.threshold)
     return reading
@@ -133,18 +131,27 @@ def load_reading(path: Path) -> Reading:
 
 
 def _train_original(
-    config: GameConfig, folder: Path, scorer: NetworkScorer, *, resume: bool
+    config: GameConfig,
+    folder: Path,
+    scorer: NetworkScorer,
+    cases: list[Case],
+    *,
+    resume: bool,
+    command: Sequence[str] | None,
+    stop: StopSignal | None,
 ) -> dict[str, Any]:
-    from spars.models.compact_policy import CompactPolicy
     from spars.original.selfplay import train_faithful
 
-    case = load_grid_case(named_case(find_cases(config.data_dir), config.case), config)
-    size = config.full_image_size if config.target_size in (None, "native") else config.target_size
-    policy: dict[str, Any] = {}
-    if config.mode == "faithful" and all(
-        n >= g for n, g in zip(case.image.shape, config.full_image_size, strict=True)
-    ):
-        # Exactly the original's policy, without its 213 copies of every weight.
-        keys = {"window": config.window_size, "grid": size}
-        policy = {"policy": CompactPolicy, "policy_kwargs": keys, "native": True}
-    return train_faithful(config, folder, case.image, case.label, scorer, resume=resume, **policy)
+    if config.policy not in (None, "mlp"):
+        raise DataError(f"policy {config.policy} plays mode standard only; mode {config.mode} plays with mlp")
+    if config.protocol == "split":
+        raise DataError(
+            f"protocol split is of mode standard; mode {config.mode} trains and plays on one case"
+        )
+    case = load_grid_case(named_case(cases, config.case), config)
+    found = train_faithful(
+        config, folder, case.image, case.label, scorer, resume=resume, command=command, stop=stop
+    )
+    if found["iterations"] < (config.iterations or 0):
+        raise RunInterruptedError(f"stopped after iteration {found['iterations']}; --resume continues")
+    return found

@@ -310,7 +310,7 @@ def test_a_policy_larger_than_the_memory_is_refused(volume, monkeypatch) -> None
     with pytest.raises(
         TrainingError, match=r"takes 24\.2 GB .* the machine has 24\.6 GB: use policy compact"
     ):
-        SelfPlay(config(target_size=None), *volume, StubScorer(40, 85), policy="mlp")
+        SelfPlay(config(target_size=(256, 256, 180)), *volume, StubScorer(40, 85), policy="mlp")
 
 
 def test_a_volume_smaller_than_the_grid_is_named(volume, caplog) -> None:

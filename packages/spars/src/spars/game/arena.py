@@ -112,12 +112,14 @@ class Arena:
         return observation_space(self.views.shape, self.rules.memory)
 
     def reset(self, games: NDArray[np.int64] | None = None) -> None:
-        """Begin new games: another board, another start, nothing seen.
+        """Begin new games: another board, another start, nothing seen (but see `Sight.carry`).
 
         Args:
-            games: Which ones; null = all.
+            games: Which ones; null = all, and no game carries on what was seen before.
         """
-        games = self._games if games is None else games
+        if games is None:
+            games = self._games
+            self.seen[:] = False
         kept = self.rng.random(len(games)) < self.sight.carry
         kept &= self.seen[games].any(axis=1) & (self.seen[games].sum(axis=1) < self._full)
         new = games[~kept]
@@ -140,8 +142,8 @@ class Arena:
             player: 0 or 1.
 
         Returns:
-            ``views`` ``[games, channels, x, y, z]``, ``position`` ``[games, 3]`` in [0, 1], and with ``memory`` the
-            recalled scores around, ``[games, 2, side, side, side]``.
+            ``views`` ``[games, channels, x, y, z]``, ``position`` ``[games, 3]`` in [0, 1] (0.5 on an axis with one
+            place), and with ``memory`` the recalled scores around, ``[games, 2, side, side, side]``.
         """
         seen = observe_places(
             self.views, self.board, self.index[:, player], self.seen, self.table, self.rules.memory
@@ -149,7 +151,7 @@ class Arena:
         return mirrored(seen, self.flip)
 
     def step(self, actions: NDArray[Any]) -> Outcome:
-        """Move both players of every game. Games that are over stay as they are until `reset`.
+        """Move both players of every game, also of games that are over: whoever steps resets those.
 
         Args:
             actions: Whole numbers ``[games, 2]`` in [0, 6), as the players see the game.
@@ -222,9 +224,11 @@ def observe_places(
         memory: Radius of the recalled neighbourhood, 0 = none.
     """
     lattice = views.lattice
-    span = np.maximum(np.array(lattice.shape) - 1, 1)
+    span = np.array(lattice.shape) - 1
+    # The middle where there is one place only: what a mirrored game sees there too.
+    position = np.where(span > 0, index / np.maximum(span, 1), 0.5)
     found: Observations = {
-        "position": (index / span).astype(np.float32),
+        "position": position.astype(np.float32),
         "views": views.at(board, lattice.starts(index)),
     }
     if memory:

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from medshared.gpu import derive_seed
 from spars.game.arena import Arena, Observations, Outcome
 from spars.game.rules import N_ACTIONS
 
@@ -23,9 +24,28 @@ from spars.game.rules import N_ACTIONS
 Mover = Callable[[Observations], NDArray[np.int64]]
 
 
+class RandomMover:
+    """An opponent that draws every action with the same probability.
+
+    Args:
+        rng: What it draws from.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def __call__(self, observations: Observations) -> NDArray[np.int64]:
+        """Return a move for each observation, int64 ``[n]``."""
+        return self.rng.integers(0, N_ACTIONS, len(observations["position"]))
+
+    def reseed(self, seed: int) -> None:
+        """Make all that follows repeatable."""
+        self.rng = np.random.default_rng(seed)
+
+
 def random_mover(rng: np.random.Generator) -> Mover:
     """Return an opponent that draws every action with the same probability."""
-    return lambda seen: rng.integers(0, N_ACTIONS, len(seen["position"]))
+    return RandomMover(rng)
 
 
 @dataclass
@@ -70,7 +90,11 @@ class ArenaVecEnv(VecEnv):
         self._actions = np.zeros(arena.n_games, np.int64)
 
     def reset(self) -> Observations:  # type: ignore[override]
-        """Begin all games anew and return what the learner sees."""
+        """Begin all games anew and return what the learner sees; a seed of `seed` counts once, for the games."""
+        if self._seeds[0] is not None:
+            self.arena.rng = np.random.default_rng(self._seeds[0])
+        self._reset_seeds()
+        self._reset_options()
         self.arena.reset()
         self.balance[:] = 0
         return self.arena.observe(0)
@@ -116,8 +140,13 @@ class ArenaVecEnv(VecEnv):
         """Nothing is open."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute of the arena once for each game."""
-        return [getattr(self.arena, attr_name, None) for _ in self._get_indices(indices)]
+        """Return an attribute of the arena once for each game.
+
+        Raises:
+            AttributeError: The arena has none of that name.
+        """
+        value = None if attr_name == "render_mode" else getattr(self.arena, attr_name)
+        return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Refuse: games share one state."""
@@ -155,19 +184,37 @@ class ArenaVectorEnv(VectorEnv[Observations, NDArray[Any], NDArray[Any]]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Begin all games anew; a seed makes all that follows repeatable."""
-        if isinstance(seed, int):
-            self.arena.rng = np.random.default_rng(seed)
+        """Begin all games anew.
+
+        Args:
+            seed: Makes all that follows repeatable, also what the opponent draws if it has ``reseed(seed)``; of
+                several the first one counts, since all games draw from one generator.
+            options: None are known.
+        """
+        first = seed[0] if isinstance(seed, Sequence) else seed
+        if first is not None:
+            self.arena.rng = np.random.default_rng(int(first))
+            reseed = getattr(self.opponent, "reseed", None)
+            if reseed is not None:
+                reseed(derive_seed(int(first), "opponent"))
         self.arena.reset()
-        return self.arena.observe(0), {"board": self.arena.board.copy()}
+        return self.arena.observe(0), self._told(board=self.arena.board.copy())
+
+    def _told(self, **values: NDArray[Any]) -> dict[str, Any]:
+        """Return an info as Gymnasium has it: values of all games, and which games have them."""
+        everyone = np.ones(self.num_envs, np.bool_)
+        return values | {f"_{name}": everyone.copy() for name in values}
 
     def step(self, actions: NDArray[Any]) -> tuple[Observations, Any, Any, Any, dict[str, Any]]:
         """Move both players of every game."""
         both = np.stack([np.asarray(actions), self.opponent(self.arena.observe(1))], axis=1)
         outcome = self.arena.step(both)
-        info: dict[str, Any] = {"score": outcome.scores[:, 0], "score_opponent": outcome.scores[:, 1]}
+        info = self._told(score=outcome.scores[:, 0], score_opponent=outcome.scores[:, 1])
         over = outcome.terminated | outcome.truncated
         if over.any():
+            # What the ended games told last; the scores of the others are in it too, under a false mask.
+            last = {name: over.copy() if name.startswith("_") else value for name, value in info.items()}
+            info |= {"final_info": last, "_final_info": over.copy()}
             info |= {"final_obs": self.arena.observe(0), "_final_obs": over.copy()}
             self.arena.reset(np.flatnonzero(over))
         return self.arena.observe(0), outcome.rewards[:, 0], outcome.terminated, outcome.truncated, info

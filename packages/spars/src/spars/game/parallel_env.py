@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from spars.errors import DataError
+from spars.game.arena import Sight
 from spars.game.boards import Board
 from spars.game.duel import Duel
 from spars.game.observations import Observation, observation_space, observe
 from spars.game.rendering import render_frame
 from spars.game.rules import N_ACTIONS, Rules
+from spars.game.sight import Lookout
 from spars.game.single_env import find_board
 
 PLAYERS = ("player_0", "player_1")
@@ -30,6 +32,8 @@ class WindowDuel(ParallelEnv[str, Observation, int]):
         boards: volumes to play on; one is drawn at every reset.
         rules: the rules.
         render_mode: ``"rgb_array"`` or ``None``.
+        sight: let players see what an `Arena` of that sight shows, so that its agents can play; ``None`` = what the
+            mode shows.
         segmentation_threshold: of the map for ``dice`` in the last info.
         empty_value: ``dice`` when neither map nor target has a voxel.
 
@@ -50,6 +54,7 @@ class WindowDuel(ParallelEnv[str, Observation, int]):
         rules: Rules,
         *,
         render_mode: str | None = None,
+        sight: Sight | None = None,
         segmentation_threshold: float = 0.5,
         empty_value: float = 1.0,
     ) -> None:
@@ -62,7 +67,11 @@ class WindowDuel(ParallelEnv[str, Observation, int]):
         self.empty_value = empty_value
         self.possible_agents = list(PLAYERS)
         self.agents: list[str] = []
-        self.observation_spaces = {name: observation_space(rules, i) for i, name in enumerate(PLAYERS)}
+        self.lookout = None if sight is None else Lookout(rules, sight)
+        self.observation_spaces: dict[str, spaces.Space[Any]] = {
+            name: observation_space(rules, i) if self.lookout is None else self.lookout.space
+            for i, name in enumerate(PLAYERS)
+        }
         self.action_spaces: dict[str, spaces.Space[Any]] = {
             name: spaces.Discrete(N_ACTIONS) for name in PLAYERS
         }
@@ -145,9 +154,9 @@ class WindowDuel(ParallelEnv[str, Observation, int]):
     def close(self) -> None:
         """Free nothing: the environment holds no resource."""
 
-    @staticmethod
-    def _observations(duel: Duel) -> dict[str, Observation]:
-        return {name: observe(duel, i) for i, name in enumerate(PLAYERS)}
+    def _observations(self, duel: Duel) -> dict[str, Observation]:
+        seen = observe if self.lookout is None else self.lookout.observe
+        return {name: seen(duel, i) for i, name in enumerate(PLAYERS)}
 
 
 def parallel_env(boards: Sequence[Board], rules: Rules, **keys: Any) -> WindowDuel:

@@ -10,13 +10,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from medshared.gpu import derive_seed
 from spars.errors import DataError
+from spars.game.arena import Sight
 from spars.game.boards import Board
 from spars.game.duel import Duel
 from spars.game.observations import Observation, observation_space, observe
 from spars.game.opponents import Opponent, RandomOpponent, chosen_action
 from spars.game.rendering import render_frame
 from spars.game.rules import N_ACTIONS, Rules, action_masks
+from spars.game.sight import Lookout
 
 
 def find_board(boards: Sequence[Board], name: str | None, rng: np.random.Generator) -> Board:
@@ -45,6 +48,8 @@ class WindowGame(gymnasium.Env[Observation, np.int64]):
         rules: the rules.
         opponent: ``predict(observation)`` → action; ``None`` = moves at random.
         render_mode: ``"rgb_array"`` or ``None``.
+        sight: let players see what an `Arena` of that sight shows, so that its agents can play; ``None`` = what the
+            mode shows.
         segmentation_threshold: of the map for ``dice``.
         empty_value: ``dice`` when neither map nor target has a voxel.
 
@@ -61,6 +66,7 @@ class WindowGame(gymnasium.Env[Observation, np.int64]):
         opponent: Opponent | None = None,
         *,
         render_mode: str | None = None,
+        sight: Sight | None = None,
         segmentation_threshold: float = 0.5,
         empty_value: float = 1.0,
     ) -> None:
@@ -74,7 +80,8 @@ class WindowGame(gymnasium.Env[Observation, np.int64]):
         self.render_mode = render_mode
         self.segmentation_threshold = segmentation_threshold
         self.empty_value = empty_value
-        self.observation_space = observation_space(rules)
+        self.lookout = None if sight is None else Lookout(rules, sight)
+        self.observation_space = observation_space(rules) if self.lookout is None else self.lookout.space
         self.action_space = spaces.Discrete(N_ACTIONS)
         self.duel: Duel | None = None
 
@@ -102,7 +109,9 @@ class WindowGame(gymnasium.Env[Observation, np.int64]):
         self.duel.reset(options.get("start"), self.np_random)
         if isinstance(self.opponent, RandomOpponent):
             self.opponent.rng = self.np_random
-        return observe(self.duel), self.duel.info()
+        elif seed is not None and hasattr(self.opponent, "reseed"):
+            self.opponent.reseed(derive_seed(seed, "opponent"))  # type: ignore[attr-defined]
+        return self._observe(0), self.duel.info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Move both windows; the opponent decides on its own window, before the move.
@@ -111,12 +120,12 @@ class WindowGame(gymnasium.Env[Observation, np.int64]):
             Observation, reward, terminated (a score exceeded the threshold), truncated (limit of moves), info.
         """
         duel = self._game()
-        answer = chosen_action(self.opponent, observe(duel, player=1))
+        answer = chosen_action(self.opponent, self._observe(1))
         turn = duel.step((int(action), answer))
         info = duel.info(0, turn)
         if turn.terminated or turn.truncated:
             info |= duel.ending(self.segmentation_threshold, self.empty_value)
-        return observe(duel), float(turn.rewards[0]), turn.terminated, turn.truncated, info
+        return self._observe(0), float(turn.rewards[0]), turn.terminated, turn.truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return which actions move the learner's window, bool ``[6]``."""
@@ -125,6 +134,10 @@ class WindowGame(gymnasium.Env[Observation, np.int64]):
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """Return a frame ``[height, width, 3]``: three slices with both windows and the map."""
         return render_frame(self._game()) if self.render_mode == "rgb_array" else None
+
+    def _observe(self, player: int) -> Observation:
+        duel = self._game()
+        return observe(duel, player) if self.lookout is None else self.lookout.observe(duel, player)
 
     def _game(self) -> Duel:
         if self.duel is None:

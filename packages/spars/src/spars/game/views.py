@@ -26,6 +26,18 @@ def view_stride(window: Size, step: int) -> int:
     return max(fitting, default=1)
 
 
+def view_shape(window: Size, stride: int, context: int) -> tuple[int, int, int, int]:
+    """Return ``(channels, x, y, z)`` of one view.
+
+    Args:
+        window: Size in voxels.
+        stride: Voxels averaged to one of the view.
+        context: Width of the surroundings in windows; 0 or 1 = none.
+    """
+    x, y, z = (max(1, w // stride) for w in window)
+    return 2 if context > 1 else 1, x, y, z
+
+
 class Views:
     """Averaged views of windows for any number of places at once.
 
@@ -53,10 +65,9 @@ class Views:
             raise DataError(f"view_stride must divide the step of {lattice.step} voxels, found {stride}")
         self.lattice, self.stride = lattice, stride
         self.scales = (1, context) if context > 1 else (1,)
-        sides = [max(1, w // stride) for w in lattice.window]
-        self.shape = (len(self.scales), *sides)
+        self.shape = view_shape(lattice.window, stride, context)
         self._first = np.array([axis[0] for axis in lattice.axes], np.int64)
-        self._places = [np.arange(side) for side in sides]
+        self._places = [np.arange(side) for side in self.shape[1:]]
         # Voxels from a window's corner back to the corner of its surroundings, whole strides.
         self._reach = [
             np.array([w * (scale - 1) // 2 // stride * stride for w in lattice.window], np.int64)
@@ -78,7 +89,8 @@ class Views:
         block = self.stride * scale
         margin = [int(r) + block for r in reach]
         padded = np.pad(volume.astype(np.float32, copy=False), [(m, m) for m in margin])
-        means = np.asarray(uniform_filter(padded, block, mode="constant"), np.float32)
+        # Running sums leave rounding errors beyond the range of the voxels.
+        means = uniform_filter(padded, block, mode="constant").clip(padded.min(), padded.max())
         # An even block of the filter covers [i − b/2, i + b/2), an odd one is centred.
         low = [int(f - r + m + block // 2) for f, r, m in zip(self._first, reach, margin, strict=True)]
         s = self.stride

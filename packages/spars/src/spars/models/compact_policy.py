@@ -37,12 +37,14 @@ class ReplicaFeatures(BaseFeaturesExtractor):
     Args:
         observation_space: Box of the window's shape ``[X, Y, Z]``, or ``[Z, X, Y]`` as stable-baselines3 turns images.
         replicas: Window and grid.
+        divisor: Of observations that are no bytes; stable-baselines3 divides those by 255 itself. 255 for HU as the
+            original's opponent sees them, 1 for HU / 255 as in mode paper.
 
     Raises:
         DataError: The observations are no windows of that size.
     """
 
-    def __init__(self, observation_space: spaces.Box, replicas: Replicas) -> None:
+    def __init__(self, observation_space: spaces.Box, replicas: Replicas, divisor: float = 255.0) -> None:
         super().__init__(observation_space, len(replicas.number))
         x, y, z = replicas.window
         if tuple(observation_space.shape) not in ((x, y, z), (z, x, y)):
@@ -55,10 +57,9 @@ class ReplicaFeatures(BaseFeaturesExtractor):
         # √r is computed where it is needed: a buffer of roots would keep the rounding of the precision it was made in.
         self.number: Tensor
         self.register_buffer("number", torch.from_numpy(replicas.number), persistent=False)
-        # stable-baselines3 divides images by 255 itself.
         self.divisor: Tensor
-        divisor = torch.tensor(1.0 if is_image_space(observation_space) else 255.0)
-        self.register_buffer("divisor", divisor, persistent=False)
+        value = torch.tensor(1.0 if is_image_space(observation_space) else float(divisor))
+        self.register_buffer("divisor", value, persistent=False)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Map windows ``[n, …]`` to ``[n, voxels]``."""
@@ -80,6 +81,7 @@ class CompactPolicy(ActorCriticPolicy):
         lr_schedule: From the remaining share of the training to the learning rate.
         window: Size of the window in voxels.
         grid: What the original stretches it to.
+        divisor: Of observations that are no bytes, see `ReplicaFeatures`.
         **keys: Of ``ActorCriticPolicy``; features extractor and optimizer are prescribed.
     """
 
@@ -91,12 +93,14 @@ class CompactPolicy(ActorCriticPolicy):
         *,
         window: Size,
         grid: Size,
+        divisor: float = 255.0,
         **keys: Any,
     ) -> None:
         self.replicas = Replicas(cast(Size, tuple(window)), cast(Size, tuple(grid)))
+        self.divisor = divisor
         keys |= {
             "features_extractor_class": ReplicaFeatures,
-            "features_extractor_kwargs": {"replicas": self.replicas},
+            "features_extractor_kwargs": {"replicas": self.replicas, "divisor": divisor},
             "optimizer_class": ReplicaAdam,
         }
         super().__init__(observation_space, action_space, lr_schedule, **keys)
@@ -118,7 +122,7 @@ class CompactPolicy(ActorCriticPolicy):
         data = super()._get_constructor_parameters()
         for key in ("features_extractor_class", "features_extractor_kwargs", "optimizer_class"):
             del data[key]
-        return data | {"window": self.replicas.window, "grid": self.replicas.grid}
+        return data | {"window": self.replicas.window, "grid": self.replicas.grid, "divisor": self.divisor}
 
     def load_full_state(self, full: dict[str, Tensor]) -> None:
         """Take over the weights of a full policy, e.g. of a model that the original's script trained.

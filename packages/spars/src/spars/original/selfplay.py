@@ -13,7 +13,8 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -40,7 +41,7 @@ from spars.game.rules import rules_of
 from spars.game.scorers import Scorer
 from spars.game.single_env import WindowGame
 from spars.lattice import Size
-from spars.models.compact_policy import CompactPolicy, ReplicaFeatures
+from spars.models.compact_policy import CompactPolicy
 from spars.original.curve import Row, defined, summarise, write_curve
 from spars.original.game import CursorImageEnv
 
@@ -103,14 +104,11 @@ class SelfPlay:
         self.model = PPO(
             CompactPolicy if policy == "compact" else "MlpPolicy",
             DummyVecEnv([lambda: cast(Any, self.env)]),
-            policy_kwargs={"window": keys.window_size, "grid": self.target} if policy == "compact" else None,
+            policy_kwargs=self._compact_keys() if policy == "compact" else None,
             verbose=keys.verbose if keys.verbose > 1 else 0,
             device=select_device(keys.device),
             **_ppo_keys(keys),
         )
-        if policy == "compact" and keys.mode == "paper":
-            # Its input layer divides by 255 what is no image of bytes; the views of mode paper are divided already.
-            cast(ReplicaFeatures, self.model.policy.features_extractor).divisor.fill_(1)
         self.iteration = 0
         self.env_steps = 0
         self.last_map: NDArray[np.float32] | None = None
@@ -118,6 +116,11 @@ class SelfPlay:
         self._frozen: ActorCriticPolicy | None = None
         if keys.mode == "paper":
             self._freeze()
+
+    def _compact_keys(self) -> dict[str, Any]:
+        # The views of mode paper are divided by 255 already.
+        divisor = 1.0 if self.config.mode == "paper" else 255.0
+        return {"window": self.config.window_size, "grid": self.target, "divisor": divisor}
 
     def iterate(self) -> Row:
         """Play ``n_steps`` moves, update the policy and the competitor.
@@ -247,6 +250,8 @@ def train_faithful(
     *,
     resume: bool = False,
     policy: Literal["compact", "mlp"] = "compact",
+    command: Sequence[str] | None = None,
+    stop: StopSignal | None = None,
 ) -> dict[str, Any]:
     """Train on one volume as the original does (mode faithful) or as the paper says (mode paper).
 
@@ -261,13 +266,17 @@ def train_faithful(
         scorer: scores windows in HU.
         resume: go on with the run in the folder.
         policy: as for `SelfPlay`.
+        command: the command line, for the record.
+        stop: a stop signal that the caller listens to already.
 
     Returns:
         What ``results.json`` holds: the last Dice and reward, and their means and population sds over the iterations,
         which is what the original prints. ``iterations`` is below that of the configuration when a signal came.
     """
     keys = config.resolved()
-    run = RunDirectory(folder).create(keys.model_dump(mode="json"), seed=keys.seed, resume=resume)
+    run = RunDirectory(folder).create(
+        keys.model_dump(mode="json"), command=command, seed=keys.seed, resume=resume
+    )
     seed_everything(keys.seed)
     play = SelfPlay(config, image, label, scorer, policy=policy)
     curve: list[Row] = []
@@ -276,7 +285,7 @@ def train_faithful(
         play.load_state(state)
         curve = state["curve"]
         log.info("going on after iteration %d", play.iteration)
-    with StopSignal() as stop:
+    with StopSignal() if stop is None else nullcontext(stop) as stop:
         for _ in progress_bar(range(play.iteration, keys.iterations or 0), description="self-play"):
             curve.append(play.iterate())
             if play.iteration % keys.log_interval == 0:
@@ -291,6 +300,9 @@ def train_faithful(
     if play.last_map is not None:
         write_npz(run.path / "map.npz", map=play.last_map, threshold=play.threshold)
     results = summarise(curve)
+    from spars.reporting import try_report
+
+    try_report(run.path, results)
     run.write_results(results)
     return results
 
