@@ -27,6 +27,7 @@ NEEDED = {
     "predict": ["i.nii.gz", "--agent", "a"],
     "ablate": ["--family", "window"],
     "make-synthetic": ["out"],
+    "prepare": ["--data_dir", "d"],
     "report": ["run"],
 }
 
@@ -36,7 +37,8 @@ def test_every_verb_answers_help(capsys):
         with pytest.raises(SystemExit) as stop:
             cli.main([verb, "--help"])
         assert stop.value.code == 0
-        assert f"usage: spars {verb}" in capsys.readouterr().out
+        name = "train" if verb == "play" else verb
+        assert f"usage: spars {name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -102,3 +104,17 @@ print(json.dumps([codes, [name for name in heavy if name in sys.modules]]))
     assert set(codes) == {0}
     assert len(codes) == len(VERBS) + 19
     assert heavy == []
+
+
+def test_prediction_has_a_flag_for_everything_it_can_be_told():
+    import inspect
+
+    from spars.prediction import predict
+
+    found = vars(cli.build_parser("predict").parse_args(["predict", "i.nii.gz", "--agent", "a"]))
+    wanted = inspect.signature(predict).parameters
+    assert set(wanted) <= set(found)
+    defaults = {
+        name: each.default for name, each in wanted.items() if each.default is not inspect.Parameter.empty
+    }
+    assert {name: found[name] for name in defaults} == defaults

@@ -81,16 +81,16 @@ def test_prediction_finds_what_lies_beside_the_agent(stand_in, agent, tmp_path):
     calls = stand_in("spars.prediction", "predict", 3)
     words = ["predict", "a.nii.gz", "b", "--agent", str(agent), "--output", str(tmp_path)]
     assert cli.main([*words, "--budget", "0.5"]) == 3
-    (agent / "reading.json").touch()
-    assert cli.main([*words, "--overwrite", "--classifier_weights", "other.pth"]) == 3
+    assert cli.main([*words, "--overwrite", "--full", "--classifier_weights", "other.pth"]) == 3
     (images, output), named = calls[0]
     assert (images, output) == ([Path("a.nii.gz"), Path("b")], tmp_path)
-    assert named["agent"] == agent / "agent.pt"
-    assert (named["classifier_weights"], named["reading"], named["overwrite"]) == (Path("w.pth"), None, False)
-    assert named["budget"] == 0.5
+    assert named == {
+        "agent": agent / "agent.pt", "classifier_weights": Path("w.pth"), "reading": None, "threshold": None,
+        "budget": 0.5, "device": "auto", "seed": 0, "full": False, "largest_component": False, "min_volume_ml": 0.0,
+        "overwrite": False, "jobs": 1,
+    }  # fmt: skip
     named = calls[1][1]
-    assert named["reading"] == agent / "reading.json"
-    assert (named["classifier_weights"], named["overwrite"]) == (Path("other.pth"), True)
+    assert (named["classifier_weights"], named["overwrite"], named["full"]) == (Path("other.pth"), True, True)
 
 
 def test_the_demonstration(stand_in, tmp_path):
@@ -129,7 +129,7 @@ def test_a_wrong_number_of_cases_is_refused(cases, tmp_path, capsys):
 
 
 BAD = {
-    "train without data": (["train"], "no such file"),
+    "train without data": (["train"], "data_dir is not set"),
     "classifier without data": (["train-classifier"], "data_dir is not set"),
     "missing data": (["train-classifier", "--data_dir", "{tmp}/none"], "none: no such folder"),
     "unknown layout": (["train-classifier", "--data_dir", "{tmp}"], "expected imagesTr/ and labelsTr/"),

@@ -44,13 +44,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_data_options(parser: argparse.ArgumentParser, data_dir: str) -> None:
-    parser.add_argument(
-        data_dir,
-        type=Path,
-        help="folder of the data set",
-        **({"required": True} if data_dir[0] == "-" else {}),
-    )
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument(
@@ -74,7 +68,8 @@ def _add_data_options(parser: argparse.ArgumentParser, data_dir: str) -> None:
 def _prepare(parser: argparse.ArgumentParser) -> None:
     from spars.flags import _Pairs, parse_pair
 
-    _add_data_options(parser, "--data_dir")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the data set")
+    _add_data_options(parser)
     parser.add_argument(
         "--make-synthetic", action="store_true", help="write a synthetic data set there first"
     )
@@ -97,7 +92,8 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_synthetic(parser: argparse.ArgumentParser) -> None:
-    _add_data_options(parser, "data_dir")
+    parser.add_argument("data_dir", type=Path, help="folder of the data set")
+    _add_data_options(parser)
 
 
 def _train_classifier(parser: argparse.ArgumentParser) -> None:
@@ -160,9 +156,26 @@ def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent", type=Path, required=True, help="run directory of `spars train`, or its agent.pt"
     )
-    parser.add_argument("--reading", type=Path, help="reading.json (default: that beside the agent)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/predictions"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--classifier_weights", type=Path, help="what scores windows (default: that of the agent's training)"
+    )
+    parser.add_argument(
+        "--reading", type=Path, help="how maps are read (default: reading.json beside the agent)"
+    )
+    parser.add_argument("--threshold", type=float, help="voxels above it are tumour (default: the reading's)")
+    parser.add_argument(
+        "--budget", type=float, default=0.1, help="share of the windows to score (default: 0.1)"
+    )
+    parser.add_argument("--full", action="store_true", help="score all windows instead of searching")
+    parser.add_argument("--largest_component", action="store_true", help="keep the largest lesion only")
+    parser.add_argument("--min_volume_ml", type=float, default=0.0, help="drop lesions below it (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument("--jobs", type=int, default=1, help="threads that read and write volumes")
     parser.add_argument("--overwrite", action="store_true", help="segment again what is done")
-    _add_game_options(parser, "runs/predictions")
 
 
 def _ablate(parser: argparse.ArgumentParser) -> None:

@@ -132,24 +132,15 @@ def predict(arguments: argparse.Namespace) -> int:
     from spars.prediction import predict as run
 
     agent, beside = _agent_files(arguments.agent)
-    if agent is None:
-        raise DataError("--agent is not set: give the run directory of `spars train`, or its agent.pt")
-    keys, _ = read_keys(arguments, "game")
-    weights = keys.pop("classifier_weights", beside.get("classifier_weights"))
+    assert agent is not None  # noqa: S101 - the flag is required
+    weights = arguments.classifier_weights or beside.get("classifier_weights")
     if weights is None:
         raise DataError(
             f"{agent}: no config.yaml beside it says what scored its windows; give --classifier_weights"
         )
-    reading = arguments.reading or agent.with_name("reading.json")
-    return run(
-        arguments.images,
-        arguments.output,
-        agent=agent,
-        classifier_weights=Path(weights),
-        reading=reading if arguments.reading or reading.is_file() else None,
-        overwrite=arguments.overwrite,
-        **keys,
-    )
+    names = ("reading", "threshold", "budget", "device", "seed", "full", "largest_component", "min_volume_ml")
+    settings = {name: getattr(arguments, name) for name in (*names, "overwrite", "jobs")}
+    return run(arguments.images, arguments.output, agent=agent, classifier_weights=Path(weights), **settings)
 
 
 def ablate(arguments: argparse.Namespace) -> int:

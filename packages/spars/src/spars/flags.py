@@ -211,7 +211,6 @@ def add_run_options(
             "--evaluate", action=argparse.BooleanOptionalAction, default=preset is not None,
             help="mode standard: score the agent and all baselines on the test part afterwards",
         )  # fmt: skip
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     keys = (
         {}
         if preset is None

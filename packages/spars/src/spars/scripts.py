@@ -36,6 +36,7 @@ def _run(stage: Stage, handler_name: str, preset: str, argv: Sequence[str] | Non
     text = find_preset(preset).text
     parser = argparse.ArgumentParser(description=text[0].upper() + text[1:] + ".")
     add_run_options(parser, stage, preset)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def handler(arguments: argparse.Namespace) -> int:
         from spars import commands
