@@ -45,7 +45,12 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data_options(parser: argparse.ArgumentParser, data_dir: str) -> None:
-    parser.add_argument(data_dir, type=Path, help="folder of the data set")
+    parser.add_argument(
+        data_dir,
+        type=Path,
+        help="folder of the data set",
+        **({"required": True} if data_dir[0] == "-" else {}),
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument(

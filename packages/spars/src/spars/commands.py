@@ -27,10 +27,34 @@ def read_keys(arguments: argparse.Namespace, stage: Stage) -> tuple[dict[str, An
     file = getattr(arguments, "config", None)
     keys: dict[str, Any] = load_yaml_or_json(file) if file else {}
     given = given_keys(arguments, stage)
+    preset = getattr(arguments, "preset", None)
+    if preset is not None:
+        warn_of_file(
+            preset, stage, {key: value for key, value in keys.items() if key not in given}, str(file)
+        )
     if getattr(arguments, "demo", False):
         keys |= _demo_keys(arguments, stage, str((keys | given).get("mode", "standard")))
         given.pop("data_dir", None)
     return keys | given, str(file) if file else "command line"
+
+
+def warn_of_file(preset: str, stage: Stage, keys: dict[str, Any], file: str) -> None:
+    """Say which constants of a script a configuration file replaces; one that lists every key replaces all.
+
+    Args:
+        preset: Of the script.
+        stage: classifier or game.
+        keys: Of the file.
+        file: Its name.
+    """
+    from spars.presets import classifier_keys, game_keys
+
+    mode = str(keys.get("mode", "standard"))
+    mine = (classifier_keys if stage == "classifier" else game_keys)(preset, mode)
+    for key, value in mine.items():
+        found = keys.get(key, value)
+        if (tuple(found) if isinstance(found, list) else found) != value:
+            logger.warning("%s has %s: %s, which replaces %s of %s", file, key, found, value, preset)
 
 
 def _demo_keys(arguments: argparse.Namespace, stage: Stage, mode: str) -> dict[str, Any]:

@@ -257,10 +257,10 @@ def key_yaml(stage: Stage, changes: Mapping[str, Any] | None = None) -> str:
     for kind in (_Keys, model):
         for line in inspect.getsource(kind).splitlines():
             name = line.strip().partition(":")[0]
-            if line.strip().startswith("# --- "):
+            if line.strip().startswith("# --- ") and f"\n{line.strip()}" not in lines:
                 lines.append(f"\n{line.strip()}")
             elif name in comments and name in kind.__annotations__ and line.startswith(f"    {name}:"):
-                lines.append(f"{f'{name}: {shown_default(values[name])}':<44}# {comments[name]}")
+                lines.append(f"{f'{name}: {shown_default(values[name])}':<42}  # {comments[name]}")
     return "\n".join(lines).lstrip() + "\n"
 
 
