@@ -99,6 +99,32 @@ def test_a_prediction_is_that_of_the_evaluation(run, tiny_runs, tmp_path):
     assert float(row["tumour_ml"]) == pytest.approx(float(found[0]["pred_ml"]), rel=1e-5)
 
 
+def test_a_folder_of_slices_is_a_volume(run, images, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    image = read_volume(images[0])
+    folder = tmp_path / "patient_7"
+    folder.mkdir()
+    for k in range(image.shape[2]):
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = pydicom.uid.CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"1.2.3.{k + 1}"
+        data.SeriesInstanceUID, data.Modality = "1.2.3", "CT"
+        data.PhotometricInterpretation, data.SamplesPerPixel = "MONOCHROME2", 1
+        data.Columns, data.Rows = image.shape[:2]
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
+        data.PixelSpacing, data.ImagePositionPatient = [1.0, 1.0], [0.0, 0.0, 1.5 * k]
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        data.PixelData = image.array[:, :, k].T.astype("<i2").tobytes()
+        data.save_as(folder / f"slice{k}", enforce_file_format=True)
+    assert run([folder], tmp_path / "out") == 0
+    mask = read_volume(tmp_path / "out" / "pred" / "patient_7.nii.gz")
+    assert mask.shape == image.shape
+    np.testing.assert_allclose(mask.affine, np.diag([-1, -1, 1.5, 1]), atol=1e-6)
+
+
 def test_a_seed_gives_the_same_map(run, images, tmp_path):
     def voxels(seed: int, name: str) -> np.ndarray:
         run(images[:1], tmp_path / name, seed=seed)
@@ -133,6 +159,7 @@ def test_bad_volumes_do_not_stop_good_ones(run, images, tmp_path):
     for name, text in said.items():
         assert text in rows[name]["message"]
         assert f"{name}.nii.gz" in rows[name]["message"]
+    assert rows[images[0].name.removesuffix(".nii.gz")]["moves"].isdecimal()
     done = {path.name for path in images[:2]}
     for part in ("pred", "prob"):
         assert {path.name for path in (tmp_path / "out" / part).glob("*.nii.gz")} == done

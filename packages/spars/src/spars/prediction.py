@@ -378,6 +378,8 @@ def _run_keys(path: Path) -> dict[str, Any]:
 
 
 def _write_table(output: Path, cases: Sequence[Case], outcomes: Sequence[Outcome]) -> None:
+    import pandas as pd
+
     rows = []
     for case, outcome in zip(cases, outcomes, strict=True):
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
@@ -387,4 +389,5 @@ def _write_table(output: Path, cases: Sequence[Case], outcomes: Sequence[Outcome
         else:
             told = {"status": outcome.status, "file": str(case.image), "message": outcome.message}
             rows.append({**row, "case": case.name, **told})
-    write_table(output / "predictions.csv", [{name: row[name] for name in COLUMNS} for row in rows])
+    # As objects: a column with gaps keeps its whole numbers.
+    write_table(output / "predictions.csv", pd.DataFrame(rows, columns=list(COLUMNS), dtype=object))
