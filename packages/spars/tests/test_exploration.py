@@ -223,7 +223,9 @@ def test_one_seed_one_search() -> None:
     lattice = lattice_of((4, 4, 4))
     scores = np.random.default_rng(0).random(len(lattice), np.float32)
     habits = SearchSettings(15)
-    found = [search(agent_of(lattice), volume_of(lattice), Meter(scores), habits, n=4, seed=s) for s in (1, 1, 2)]
+    found = [
+        search(agent_of(lattice), volume_of(lattice), Meter(scores), habits, n=4, seed=s) for s in (1, 1, 2)
+    ]
     np.testing.assert_array_equal(found[0].seen, found[1].seen)
     assert (found[0].seen != found[2].seen).any()
     assert len(np.unique(found[0].seen, axis=0)) > 1  # searches with one seed are independent
@@ -234,7 +236,9 @@ def test_a_start_goes_where_the_critic_expects_most(monkeypatch) -> None:
     agent = agent_of(lattice)
     goal = int(lattice.flat(np.array([3, 0, 3])))
     monkeypatch.setattr(
-        agent, "value", lambda seen: -np.abs(seen["position"] - lattice.unflat(np.array(goal)) / 3).sum(axis=1)
+        agent,
+        "value",
+        lambda seen: -np.abs(seen["position"] - lattice.unflat(np.array(goal)) / 3).sum(axis=1),
     )
     meter = Meter(np.zeros(len(lattice), np.float32))
     found = search(agent, volume_of(lattice), meter, SearchSettings(1, candidates=400), n=2)

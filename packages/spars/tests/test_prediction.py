@@ -11,15 +11,18 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from medshared.files import read_json, write_json
+from medshared.configuration import dump_yaml
+from medshared.files import read_json, write_json, write_text
 from medshared.volumes import read_volume, write_volume
 from spars import boards
+from spars.agent import load_agent
 from spars.data.layout import find_cases
 from spars.errors import CheckpointError, DataError
 from spars.game.scorers import CountingScorer
 from spars.lattice import Lattice
-from spars.prediction import COLUMNS, find_images, predict
+from spars.prediction import COLUMNS, find_images, predict, search_config
 
 
 @pytest.fixture
@@ -96,6 +99,32 @@ def test_a_prediction_is_that_of_the_evaluation(run, tiny_runs, tmp_path):
     assert float(row["tumour_ml"]) == pytest.approx(float(found[0]["pred_ml"]), rel=1e-5)
 
 
+def test_a_folder_of_slices_is_a_volume(run, images, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    image = read_volume(images[0])
+    folder = tmp_path / "patient_7"
+    folder.mkdir()
+    for k in range(image.shape[2]):
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = pydicom.uid.CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"1.2.3.{k + 1}"
+        data.SeriesInstanceUID, data.Modality = "1.2.3", "CT"
+        data.PhotometricInterpretation, data.SamplesPerPixel = "MONOCHROME2", 1
+        data.Columns, data.Rows = image.shape[:2]
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
+        data.PixelSpacing, data.ImagePositionPatient = [1.0, 1.0], [0.0, 0.0, 1.5 * k]
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        data.PixelData = image.array[:, :, k].T.astype("<i2").tobytes()
+        data.save_as(folder / f"slice{k}", enforce_file_format=True)
+    assert run([folder], tmp_path / "out") == 0
+    mask = read_volume(tmp_path / "out" / "pred" / "patient_7.nii.gz")
+    assert mask.shape == image.shape
+    np.testing.assert_allclose(mask.affine, np.diag([-1, -1, 1.5, 1]), atol=1e-6)
+
+
 def test_a_seed_gives_the_same_map(run, images, tmp_path):
     def voxels(seed: int, name: str) -> np.ndarray:
         run(images[:1], tmp_path / name, seed=seed)
@@ -130,6 +159,7 @@ def test_bad_volumes_do_not_stop_good_ones(run, images, tmp_path):
     for name, text in said.items():
         assert text in rows[name]["message"]
         assert f"{name}.nii.gz" in rows[name]["message"]
+    assert rows[images[0].name.removesuffix(".nii.gz")]["moves"].isdecimal()
     done = {path.name for path in images[:2]}
     for part in ("pred", "prob"):
         assert {path.name for path in (tmp_path / "out" / part).glob("*.nii.gz")} == done
@@ -161,9 +191,9 @@ def test_threads_give_the_same(run, images, tmp_path):
 
 
 def test_small_lesions_can_be_dropped(run, images, tmp_path):
-    run(images[:1], tmp_path / "all", threshold=0.02)
-    run(images[:1], tmp_path / "one", threshold=0.02, largest_component=True)
-    run(images[:1], tmp_path / "none", threshold=0.02, min_volume_ml=1e6)
+    run(images[:1], tmp_path / "all", segmentation_threshold=0.02)
+    run(images[:1], tmp_path / "one", segmentation_threshold=0.02, largest_component=True)
+    run(images[:1], tmp_path / "none", segmentation_threshold=0.02, min_volume_ml=1e6)
     before, one, none = (next(iter(table(tmp_path / name).values())) for name in ("all", "one", "none"))
     assert int(one["lesions"]) == 1
     assert float(one["tumour_ml"]) == pytest.approx(float(before["largest_lesion_ml"]))
@@ -249,7 +279,8 @@ def test_settings_are_checked_before_anything_is_written(run, images, tiny_runs,
     write_json(reading, {"rule": "best", "threshold": 0.5})
     faults = [
         ({"budget": 0.0}, "budget is a share"),
-        ({"threshold": 2.0}, "threshold must lie in"),
+        ({"window_size": (8, 8, 4)}, r"was trained with window_size \(6, 6, 4\)"),
+        ({"mode": "faithful"}, "in mode standard"),
         ({"min_volume_ml": -1.0}, "min_volume_ml must be at least 0"),
         ({"reading": reading}, "expected rule visits, lattice, smoothed"),
         ({"reading": tmp_path / "none.json"}, "cannot be used as reading rule"),
@@ -257,4 +288,21 @@ def test_settings_are_checked_before_anything_is_written(run, images, tiny_runs,
     for keys, text in faults:
         with pytest.raises(DataError, match=text):
             run(images, tmp_path / "out", **keys)
+    for keys in ({"segmentation_threshold": 2.0}, {"buget": 0.1}):
+        with pytest.raises(ValidationError, match=next(iter(keys))):
+            run(images, tmp_path / "out", **keys)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_agent_searches_as_its_run_says_unless_it_is_told_otherwise(tiny_runs, tmp_path):
+    files = changed(tmp_path, tiny_runs)
+    written = {"budget": 0.25, "spacing": [1.0, 1.0, 1.0], "start_moves": 5, "n_games": 3}
+    write_text(tmp_path / "config.yaml", dump_yaml(written))
+    agent = load_agent(files["agent"])
+    config = search_config(agent, files["agent"], files["classifier_weights"], {"start_moves": 7, "seed": 3})
+    assert (config.budget, config.spacing, config.start_moves, config.seed) == (0.25, (1, 1, 1), 7, 3)
+    assert (config.window_size, config.hu_window) == ((6, 6, 4), (-60, 160))
+    assert config.n_games == 64
+    (tmp_path / "config.yaml").write_text("budget: much")
+    with pytest.raises(DataError, match=r"config\.yaml: cannot be used as the configuration"):
+        search_config(agent, files["agent"], files["classifier_weights"], {})

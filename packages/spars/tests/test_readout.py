@@ -105,7 +105,7 @@ def test_the_curve_of_nothing() -> None:
 
 def test_thresholds_rise_within_zero_and_one() -> None:
     assert (np.diff(THRESHOLDS) > 0).all()
-    assert 0 < THRESHOLDS[0]
+    assert THRESHOLDS[0] > 0
     assert THRESHOLDS[-1] < 1
     assert 0.5 in THRESHOLDS
 
@@ -123,7 +123,9 @@ def test_rule_and_threshold_with_the_highest_mean_dice(rules) -> None:
         found.append(Found(scores, rng.random(len(lattice)) < 0.5, target))
     reading = choose_reading(lattice, found, rules)
     best = max(
-        np.mean([overlap(read_map(lattice, f.scores, f.seen, rule) > float(t), f.target, 1.0).dice for f in found])
+        np.mean(
+            [overlap(read_map(lattice, f.scores, f.seen, rule) > float(t), f.target, 1.0).dice for f in found]
+        )
         for rule in rules
         for t in THRESHOLDS
     )

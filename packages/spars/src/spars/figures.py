@@ -195,12 +195,7 @@ def draw_methods(values: Mapping[str, Mapping[str, float]], shown: str | None = 
         colour = FOUND if name == shown else TRUTH
         if len(dice) > 1:
             box = axis.boxplot(
-                [dice],
-                positions=[place],
-                orientation="horizontal",
-                widths=0.6,
-                showfliers=False,
-                whis=(0, 100),
+                [dice], positions=[place], orientation="horizontal", widths=0.6, showfliers=False
             )
             for part in (line for lines in box.values() for line in lines):
                 part.set(color="0.45", lw=1)

@@ -42,17 +42,17 @@ COLUMNS = (
     *("case", "status", "tumour_ml", "lesions", "largest_lesion_ml", "windows", "windows_share", "moves"),
     *("rule", "threshold", "removed_ml", "seconds", "file", "message"),
 )
-# Keys of the training run that a search of new volumes must share.
-_OF_THE_RUN = ("spacing", "hu_window", "start_moves", "start_patience", "candidates", "temperature")
+# Keys of the training run that a search of new volumes shares unless it is told otherwise.
+_OF_THE_RUN = ("spacing", "hu_window", "budget", "start_moves", "start_patience", "candidates", "temperature")
+# Keys that the agent alone knows.
+_OF_THE_AGENT = {"full_image_size": "grid", "window_size": "window", "step_size": "step"}
 _SURE_OF_FILES = 3  # a folder of DICOM slices holds at least so many files that are no NIfTI
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the result of a volume depends on, besides the volume."""
+    """What the result of a volume depends on, besides the volume, the networks and the search."""
 
-    budget: float
-    seed: int
     full: bool
     largest_component: bool
     min_volume_ml: float
@@ -65,21 +65,18 @@ def predict(
     agent: Path,
     classifier_weights: Path,
     reading: Path | None = None,
-    threshold: float | None = None,
-    budget: float = 0.1,
-    device: str = "auto",
-    seed: int = 0,
     full: bool = False,
     largest_component: bool = False,
     min_volume_ml: float = 0.0,
     overwrite: bool = False,
     jobs: int = 1,
+    **keys: Any,
 ) -> int:
     """Segment volumes; one that cannot be used is recorded and the others go on.
 
-    Grid, window and step are those of the agent, the HU window is the classifier's. Voxel size and habits of the
-    search come from the ``config.yaml`` beside the agent, where there is one. What is complete, as checksums show,
-    and was made from the same files with the same settings is not made again.
+    Grid, window and step are those of the agent, the HU window is the classifier's. Budget, voxel size and habits of
+    the search come from ``keys``, else from the ``config.yaml`` beside the agent, where there is one. What is complete,
+    as checksums show, and was made from the same files with the same settings is not made again.
 
     Args:
         images: NIfTI files, folders of them, folders of DICOM slices, or folders of such folders.
@@ -87,15 +84,13 @@ def predict(
         agent: Weight file that ``spars train`` wrote, its description beside it.
         classifier_weights: Weight file of the classifier that scores windows.
         reading: How maps are read; null = ``reading.json`` beside the agent.
-        threshold: Voxels above it are tumour; null = the reading's.
-        budget: Share of the lattice that may be scored, in (0, 1].
-        device: Of the classifier: auto, cpu, cuda, cuda:N, mps.
-        seed: Of the search; each volume has its own, derived from it and its name.
         full: Score all windows instead of searching.
         largest_component: Keep the largest lesion only.
         min_volume_ml: Lesions below it are dropped.
         overwrite: Make anew what is complete.
         jobs: Threads that read and write volumes; one searches at a time.
+        keys: Of a `spars.config.GameConfig`: ``budget``, ``seed`` (each volume has its own, derived from it and its
+            name), ``device``, ``segmentation_threshold`` (null = the reading's) and others.
 
     Returns:
         Exit code: 1 when a volume failed.
@@ -104,28 +99,24 @@ def predict(
         DataError: No volumes, two of one name, settings out of range, or a reading that cannot be used.
         spars.errors.CheckpointError: Agent or classifier cannot be used, or are for different windows.
     """
-    if not 0 < budget <= 1:
-        raise DataError(f"budget is a share of the windows, above 0 and at most 1, found {budget}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise DataError(f"threshold must lie in [0, 1], found {threshold}")
-    settings = _Settings(budget, seed, full, largest_component, min_volume_ml)
+    settings = _Settings(full, largest_component, min_volume_ml)
     postprocess(np.zeros((1, 1, 1), np.bool_), 1.0, min_volume_ml=min_volume_ml)  # refuses what is no volume
     cases = find_images(images, output)
-    read = choose_reading_file(agent, reading, threshold)
-    if full and threshold is None:
-        logger.warning(
-            "the threshold %.3f was chosen for the agent's maps, not for full ones", read.threshold
-        )
+    predictor = Predictor(agent, classifier_weights, reading, settings, keys)
     output.mkdir(parents=True, exist_ok=True)
     with run_logging("spars", output / "log.txt"):
-        predictor = Predictor(agent, classifier_weights, read, settings, device)
+        if full and predictor.config.segmentation_threshold is None:
+            logger.warning("the threshold was chosen for the maps of a search, not for that of all windows")
         tasks = [predictor.task(case, output) for case in cases]
         outcomes = run_batch("predict", tasks, jobs=jobs, again=overwrite)
         _write_table(output, cases, outcomes)
-        return write_batch_report(output / "predict-report.json", outcomes)
+        code = write_batch_report(output / "predict-report.json", outcomes)
+        failed = sum(outcome.status == "failed" for outcome in outcomes)
+        write_json(output / "results.json", {"volumes": len(cases), "failed": failed, **predictor.said})
+        return code
 
 
-def choose_reading_file(agent: Path, reading: Path | None, threshold: float | None) -> Reading:
+def agent_reading(agent: Path, reading: Path | None = None, threshold: float | None = None) -> Reading:
     """Return how maps are read.
 
     Args:
@@ -207,23 +198,29 @@ class Predictor:
     Args:
         agent: Weight file.
         classifier_weights: Weight file.
-        reading: How maps are read.
+        reading: How maps are read; null = ``reading.json`` beside the agent.
         settings: The rest.
-        device: Of the classifier.
+        keys: Of a `spars.config.GameConfig`.
 
     Raises:
         spars.errors.CheckpointError: Agent or classifier cannot be used, or are for different windows.
     """
 
     def __init__(
-        self, agent: Path, classifier_weights: Path, reading: Reading, settings: _Settings, device: str
+        self,
+        agent: Path,
+        classifier_weights: Path,
+        reading: Path | None,
+        settings: _Settings,
+        keys: Mapping[str, Any],
     ) -> None:
         from spars.agent import load_agent
         from spars.boards import load_scorer
 
-        self.reading, self.settings = reading, settings
-        self.agent: Agent = load_agent(agent, seed=settings.seed)
-        self.config = search_config(self.agent, agent, classifier_weights, settings.budget, device)
+        self.settings = settings
+        self.agent: Agent = load_agent(agent)
+        self.config = search_config(self.agent, agent, classifier_weights, keys)
+        self.reading = agent_reading(agent, reading, self.config.segmentation_threshold)
         self.agent.temperature = self.config.temperature
         self.scorer: NetworkScorer = load_scorer(self.config)
         self._files = agent, classifier_weights
@@ -233,7 +230,7 @@ class Predictor:
     @cached_property
     def said(self) -> dict[str, Any]:
         """Everything but the volume that a result depends on."""
-        keys = ("full_image_size", "window_size", "step_size", "target_size", *_OF_THE_RUN)
+        keys = (*_OF_THE_AGENT, "target_size", "seed", *_OF_THE_RUN)
         return {
             "agent": sha256_file(self._files[0]),
             "classifier": sha256_file(self._files[1]),
@@ -305,7 +302,7 @@ class Predictor:
                 board.grid.image,
                 table.lookup,
                 search_settings(self.config, lattice),
-                seed=derive_seed(self.settings.seed, "search", board.name),
+                seed=derive_seed(self.config.seed, "search", board.name),
             )
             seen, moves = found.seen[0], int(found.moves[0])
         probability = read_map(lattice, table.scores.reshape(-1), seen, self.reading.rule)
@@ -320,43 +317,46 @@ class Predictor:
 
 
 def search_config(
-    agent: Agent, agent_path: Path, classifier_weights: Path, budget: float, device: str
+    agent: Agent, agent_path: Path, classifier_weights: Path, keys: Mapping[str, Any]
 ) -> GameConfig:
     """Return the resolved configuration under which an agent searches new volumes.
 
     Args:
         agent: The agent.
-        agent_path: Its weight file; a ``config.yaml`` beside it gives voxel size and habits of the search.
+        agent_path: Its weight file; a ``config.yaml`` beside it gives what ``keys`` leave open.
         classifier_weights: Weight file; its description gives HU window and input size.
-        budget: Share of the lattice that may be scored.
-        device: Of the classifier.
+        keys: Of a `GameConfig`.
 
     Raises:
-        DataError: The agent's run and the classifier disagree, or the configuration cannot be read.
+        DataError: The agent, its run, the classifier and the keys disagree, or a key is wrong.
     """
     from spars.models.build import meta_path, read_meta
 
-    keys = _run_keys(agent_path.parent / "config.yaml")
+    for key, name in _OF_THE_AGENT.items():
+        mine, given = getattr(agent.meta, name), keys.get(key)
+        if given is not None and np.any(np.not_equal(given, mine)):
+            raise DataError(
+                f"{agent_path}: was trained with {key} {mine}, asked for {given}; leave {key} out"
+            )
+    beside = agent_path.parent / "config.yaml"
+    used = {**_run_keys(beside), **{key: value for key, value in keys.items() if value is not None}}
     if meta_path(classifier_weights).is_file():
         meta = read_meta(meta_path(classifier_weights))
-        mine = keys.get("hu_window")
+        mine = used.get("hu_window")
         if mine is not None and meta.hu_window is not None and tuple(mine) != meta.hu_window:
             raise DataError(
                 f"{classifier_weights}: trained with hu_window {list(meta.hu_window)}, but {agent_path.name} was "
                 f"trained with {list(mine)}; give the classifier that the agent was trained with"
             )
-        keys["hu_window"] = meta.hu_window or mine
-        keys["target_size"] = meta.target_size
-    meta = agent.meta
-    sizes = {"full_image_size": meta.grid, "window_size": meta.window, "step_size": meta.step}
-    return GameConfig(
-        **keys,
-        **sizes,
-        classifier_weights=classifier_weights,
-        budget=budget,
-        device=device,
-        table="lazy",
-    ).resolved()
+        used |= {"hu_window": meta.hu_window or mine, "target_size": meta.target_size}
+    used |= {key: getattr(agent.meta, name) for key, name in _OF_THE_AGENT.items()}
+    used |= {"classifier_weights": classifier_weights, "table": "lazy"}
+    config = GameConfig(**used).resolved()
+    if config.mode != "standard":
+        raise DataError(f"an agent searches new volumes in mode standard, found mode {config.mode}")
+    if not config.budget:
+        raise DataError("budget is a share of the windows, above 0 and at most 1, found 0")
+    return config
 
 
 def _run_keys(path: Path) -> dict[str, Any]:
@@ -378,6 +378,8 @@ def _run_keys(path: Path) -> dict[str, Any]:
 
 
 def _write_table(output: Path, cases: Sequence[Case], outcomes: Sequence[Outcome]) -> None:
+    import pandas as pd
+
     rows = []
     for case, outcome in zip(cases, outcomes, strict=True):
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
@@ -387,4 +389,5 @@ def _write_table(output: Path, cases: Sequence[Case], outcomes: Sequence[Outcome
         else:
             told = {"status": outcome.status, "file": str(case.image), "message": outcome.message}
             rows.append({**row, "case": case.name, **told})
-    write_table(output / "predictions.csv", [{name: row[name] for name in COLUMNS} for row in rows])
+    # As objects: a column with gaps keeps its whole numbers.
+    write_table(output / "predictions.csv", pd.DataFrame(rows, columns=list(COLUMNS), dtype=object))

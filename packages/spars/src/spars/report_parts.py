@@ -302,8 +302,13 @@ def add_predictions(report: Report, folder: Path, _: Mapping[str, Any], __: Mapp
         }
     )
     if len(done) < len(rows):
-        report.warning("Some volumes could not be used; the table says why.")
-    report.table(rows, "Every volume")
+        failed = [
+            f"{row['case']}: {row['message'] or row['status']}" for row in rows if row["status"] != "done"
+        ]
+        report.warning("\n\n".join(["Some volumes could not be used.", *failed]))
+    if done:
+        told = [name for name in rows[0] if name not in ("status", "file", "message")]
+        report.table([{name: row[name] for name in told} for row in done], "Every volume that could be used")
     ranked = [str(row["case"]) for row in sorted(done, key=lambda row: -row["tumour_ml"])]
     found = {str(row["case"]): row for row in done}
     shown = []
