@@ -96,8 +96,9 @@ def try_report(folder: Path, results: Mapping[str, Any] | None = None) -> Path |
     """
     try:
         return write_report(folder, results)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        logger.error("%s: no report: %s", folder, error)
+    except Exception as error:  # whatever it is: a page costs no training
+        expected = isinstance(error, (OSError, ValueError, ImportError))
+        logger.error("%s: no report: %s", folder, error, exc_info=not expected)
         return None
 
 
