@@ -105,7 +105,7 @@ def test_the_curve_of_nothing() -> None:
 
 def test_thresholds_rise_within_zero_and_one() -> None:
     assert (np.diff(THRESHOLDS) > 0).all()
-    assert 0 < THRESHOLDS[0]
+    assert THRESHOLDS[0] > 0
     assert THRESHOLDS[-1] < 1
     assert 0.5 in THRESHOLDS
 

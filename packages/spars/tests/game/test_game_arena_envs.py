@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 from spars.game.arena import Arena, Sight
-from spars.game.arena_envs import ArenaVectorEnv, ArenaVecEnv, random_mover
+from spars.game.arena_envs import ArenaVecEnv, ArenaVectorEnv, random_mover
 from spars.game.boards import Board
 from spars.game.rules import Rules
 from spars.game.score_table import ScoreTable
