@@ -174,6 +174,9 @@ def _train(
             results = trainer.results(data)
     finally:
         sink.close()
+    from spars.reporting import try_report
+
+    try_report(run.path, results)
     run.write_results(results)
     return results
 

@@ -146,9 +146,9 @@ class GameConfig(_Keys):
     n_games: Positive | None = None  # new: games played side by side; null = 64 in standard, 1 otherwise
     n_steps: Positive = 32  # steps of every game between two updates
     batch_size: Positive | None = None  # of PPO; null = 512 in standard, 8 otherwise
-    n_epochs: Positive | None = None  # of PPO; null = 4 in standard, 1 otherwise
-    learning_rate: Rate | None = None  # of Adam; null = 1e-3 in standard, 3e-4 otherwise
-    gamma: Share | None = None  # discount; null = 0.9 in standard, 0.99 otherwise
+    n_epochs: Positive | None = None  # of PPO; null = 8 in standard, 1 otherwise
+    learning_rate: Rate | None = None  # of Adam; null = 2e-3 in standard, 3e-4 otherwise
+    gamma: Share | None = None  # discount; null = 0.8 in standard, 0.99 otherwise
     gae_lambda: Share = 0.95  # of generalised advantage estimation
     clip_range: Rate = 0.2  # of the probability ratio
     ent_coef: Weight | None = None  # of the entropy bonus; null = 0.01 in standard, 0 otherwise
@@ -156,15 +156,16 @@ class GameConfig(_Keys):
     max_grad_norm: Rate = 0.5  # gradients are clipped to it
     iterations: Positive | None = None  # rounds of n_steps and one update; null = 150 in standard, else 10000
     log_interval: Positive = 20  # iterations between two lines of progress
+    select_every: Positive = 25  # new: iterations between two searches of validation volumes that choose
     save_every: Positive = 20  # new: iterations between two last.pt; a stopped run goes on from there
     verbose: NotNegative = 1  # 0 = warnings only; the original's 2 also prints PPO's table
 
     # --- reading the map
     budget: Share = 0.1  # new: share of the lattice that may be scored on a volume
-    candidates: Positive = 64  # new: places from which the critic chooses the next start; 1 = a random one
+    candidates: Positive = 16  # new: places from which the critic chooses the next start; 1 = a random one
     start_moves: Positive = 12  # new: moves from one start
     start_patience: Positive = 1  # new: moves without a score above 0.3 that end a start early
-    temperature: Rate = 1.0  # new: of the players' choices; below 1 = more decided
+    temperature: Rate = 0.5  # new: of the players' choices; below 1 = more decided
     eval_seeds: Positive = 20  # new: repetitions of whatever is random in the evaluation
 
     SWITCHES: ClassVar[dict[str, tuple[Any, Any, Any]]] = {
@@ -183,9 +184,9 @@ class GameConfig(_Keys):
         "policy": ("mlp", "mlp", "mlp"),
         "n_games": (64, 1, 1),
         "batch_size": (512, 8, 8),
-        "n_epochs": (4, 1, 1),
-        "learning_rate": (1e-3, 3e-4, 3e-4),
-        "gamma": (0.9, 0.99, 0.99),
+        "n_epochs": (8, 1, 1),
+        "learning_rate": (2e-3, 3e-4, 3e-4),
+        "gamma": (0.8, 0.99, 0.99),
         "ent_coef": (0.01, 0.0, 0.0),
         "iterations": (150, 10000, 10000),
     }

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Labels = Literal["mask", "image"]
 WEIGHTS = "classifier.pth"
-ITERATIONS = 100
+ITERATIONS = 120
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,6 @@ def write_demo_report(output: Path, content: dict[str, Any], parts: DemoParts) -
         content: What ``results.json`` holds.
         parts: What the demonstration made.
     """
-    from spars.reporting import write_report
-
-    write_report(parts.classifier)
-    write_report(parts.game)
-    write_report(parts.evaluation)
     figures = output / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for source in (parts.evaluation, parts.game, parts.classifier):
@@ -56,7 +51,11 @@ def write_demo_report(output: Path, content: dict[str, Any], parts: DemoParts) -
     report.table(sorted(rows, key=lambda row: -row["Dice"]), "Mean Dice on the test volumes")
     report.table(content["comparisons"], "The agent against each method, paired by patient")
     report.section("Figures")
-    for picture in sorted(figures.glob("*.png")):
+    # The comparison first, then the players, then the classifier.
+    order = (parts.evaluation.name, parts.game.name, parts.classifier.name)
+    for picture in sorted(
+        figures.glob("*.png"), key=lambda path: (order.index(path.stem.split("_")[0]), path)
+    ):
         report.figure(picture, picture.stem.replace("_", " "))
     report.section("Folders")
     named = {

@@ -93,6 +93,8 @@ def evaluate(
     Raises:
         DataError: The data, the split or the weights cannot be used.
     """
+    from spars.reporting import try_report
+
     config = config.resolved()
     if config.mode != "standard":
         raise DataError(f"an evaluation on held-out patients is mode standard, found mode {config.mode}")
@@ -114,6 +116,7 @@ def evaluate(
         boards = {name: load_boards(config, cases, scorer=scorer) for name, cases in chosen.items()}
         study = Study(config, boards["val"], boards[part], scorer, player)
         results = study.run(run.path)
+        try_report(run.path, results)
         run.write_results(results)
     return results
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from spars.errors import DataError
 from spars.game.arena import observe_places
 from spars.game.views import Views
 from spars.lattice import MOVES, Lattice
+
+if TYPE_CHECKING:
+    from spars.config import GameConfig
 
 # Flat lattice indices [n] → their scores [n].
 Lookup = Callable[[NDArray[np.int64]], NDArray[Any]]
@@ -66,6 +69,16 @@ def budget_of(lattice: Lattice, share: float) -> int:
         share: In (0, 1].
     """
     return max(1, int(share * len(lattice) + 1e-9))
+
+
+def search_settings(config: GameConfig, lattice: Lattice) -> SearchSettings:
+    """Return how an agent searches, from a resolved configuration."""
+    return SearchSettings(
+        budget=budget_of(lattice, config.budget),
+        start_moves=config.start_moves,
+        start_patience=config.start_patience,
+        candidates=config.candidates,
+    )
 
 
 def search(

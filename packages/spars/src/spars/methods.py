@@ -21,12 +21,12 @@ from spars.config import GameConfig
 from spars.data.grid import LIVER_LABEL
 from spars.errors import DataError
 from spars.exploration import (
-    SearchSettings,
     best_first,
     budget_of,
     greedy_climb,
     random_walk,
     search,
+    search_settings,
     top_windows,
 )
 from spars.game.scorers import NetworkScorer
@@ -62,6 +62,7 @@ class Method:
         searches: Of one volume → windows scored, bool ``[seeds, len(lattice)]``, and moves; null = no search.
         maps: Of one volume → maps; null = a search.
         threshold: Of the map, where validation does not choose it.
+        needs_table: Whether it must know the scores of all windows, whatever it makes of them.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Method:
     searches: Callable[[CaseBoard], tuple[NDArray[np.bool_], NDArray[np.int64] | None]] | None = None
     maps: Callable[[CaseBoard], Maps] | None = None
     threshold: float | None = None
+    needs_table: bool = False
 
     def choose(self, lattice: Lattice, validation: Sequence[CaseBoard]) -> Reading:
         """Choose reading rule and threshold by the mean Dice on validation volumes.
@@ -103,28 +105,19 @@ class Method:
     def attempts(self, case: CaseBoard, reading: Reading) -> list[Attempt]:
         """Return the method's maps of a volume, one for each seed."""
         if self.maps is not None:
-            return [Attempt(probability) for probability in self.maps(case)]
+            every = len(case.table.lattice) if self.needs_table else None
+            return [Attempt(probability, every) for probability in self.maps(case)]
         assert self.searches is not None  # noqa: S101 - one of the two is given
         seen, moves = self.searches(case)
         scores, lattice = case.scores(), case.table.lattice
         return [
             Attempt(
                 read_map(lattice, scores, each, reading.rule),
-                int(each.sum()),
+                each.size if self.needs_table else int(each.sum()),
                 None if moves is None else int(moves[i]),
             )
             for i, each in enumerate(seen)
         ]
-
-
-def search_settings(config: GameConfig, lattice: Lattice) -> SearchSettings:
-    """Return how an agent searches, from a resolved configuration."""
-    return SearchSettings(
-        budget=budget_of(lattice, config.budget),
-        start_moves=config.start_moves,
-        start_patience=config.start_patience,
-        candidates=config.candidates,
-    )
 
 
 def agent_method(name: str, text: str, agent: Agent, config: GameConfig, seeds: int) -> Method:
@@ -226,8 +219,19 @@ def table_baselines(config: GameConfig, lattice: Lattice) -> list[Method]:
     return [
         Method("score_map", "mean score of all windows over a voxel", searches=everything),
         Method("score_map_0.5", "the same, threshold 0.5", searches=everything, threshold=0.5),
-        Method("best_window", "the window with the highest score, as a box", maps=best_box, threshold=0.5),
-        Method("top_windows", f"the best {budget} windows of the full table", searches=best(budget)),
+        Method(
+            "best_window",
+            "the window with the highest score, as a box",
+            maps=best_box,
+            threshold=0.5,
+            needs_table=True,
+        ),
+        Method(
+            "top_windows",
+            f"the best {budget} windows of the full table",
+            searches=best(budget),
+            needs_table=True,
+        ),
     ]
 
 
@@ -255,7 +259,9 @@ def map_baselines(config: GameConfig, lattice: Lattice, scorer: NetworkScorer) -
 
     return [
         Method("cam", "Grad-CAM of the classifier on the whole volume", maps=whole),
-        Method("cam_best_window", "Grad-CAM on the window with the highest score", maps=best),
+        Method(
+            "cam_best_window", "Grad-CAM on the window with the highest score", maps=best, needs_table=True
+        ),
         Method(
             "all_positive",
             "every voxel is tumour",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,37 @@ from medshared.weights import WeightsError
 from spars.agent import Agent, AgentMeta, build_policy
 from spars.config import GameConfig
 from spars.errors import CheckpointError, DataError
+from spars.exploration import search, search_settings
 from spars.game.arena import Arena
 from spars.game.arena_envs import ArenaVecEnv
 from spars.game.boards import Board
 from spars.game.rules import rules_of
+from spars.game.score_table import ScoreTable
 from spars.models.agent import policy_keys
-from spars.opponents import OpponentPool
+from spars.opponents import OpponentPool, State
 
 logger = logging.getLogger(__name__)
 
 AGENT_FILE = "agent.pt"
+# Searches of each validation volume that choose the iteration.
+_SELECTION_SEARCHES = 4
 # Keys that change a run's course: one that goes on must have the same ones.
 _COURSE = tuple(
     key
     for key in GameConfig.model_fields
     if key
     not in (
-        *("device", "logger", "data_dir", "cache_dir", "iterations", "log_interval", "save_every", "verbose"),
+        *(
+            "device",
+            "logger",
+            "data_dir",
+            "cache_dir",
+            "iterations",
+            "log_interval",
+            "save_every",
+            "select_every",
+            "verbose",
+        ),
         *("budget", "candidates", "start_moves", "start_patience", "temperature", "eval_seeds"),
         *(
             "eval_space",
@@ -63,6 +77,8 @@ def train_agent(
     resume: bool = False,
     command: Sequence[str] | None = None,
     stop: StopSignal | None = None,
+    validation: Sequence[Board] = (),
+    finish: Callable[[Agent], dict[str, Any]] | None = None,
 ) -> Agent:
     """Train an agent by self-play into ``folder``: ``agent.pt``, ``curve.csv``, ``opponents.csv``, ``results.json``.
 
@@ -73,6 +89,10 @@ def train_agent(
         resume: Go on with the run that the folder holds.
         command: The command line, for the record.
         stop: A stop signal that the caller listens to already.
+        validation: Volumes on which the iteration is chosen: the agent whose searches find the highest scores there;
+            no labels are used. Without, the last iteration is kept.
+        finish: Called with the agent before ``results.json``, which marks the run as finished, is written; returns
+            what to add there.
 
     Returns:
         The trained agent.
@@ -87,18 +107,20 @@ def train_agent(
         raise DataError(f"self-play in an arena is mode standard, found mode {config.mode}")
     seed_everything(config.seed)
     run = RunDirectory(folder)
-    play = SelfPlay(config, boards, run)
+    play = SelfPlay(config, boards, run, validation)
     run.create(config.model_dump(mode="json"), command=command, seed=config.seed, resume=resume)
     with run_logging("spars", run.path / "log.txt"):
         if resume:
             play.restore()
         if stop is not None:
-            return _train(play, stop)
+            return _train(play, stop, finish)
         with StopSignal() as own:
-            return _train(play, own)
+            return _train(play, own, finish)
 
 
-def _train(play: SelfPlay, stop: StopSignal) -> Agent:
+def _train(play: SelfPlay, stop: StopSignal, finish: Callable[[Agent], dict[str, Any]] | None) -> Agent:
+    from spars.reporting import try_report
+
     config, run = play.config, play.run
     sink = open_logger(config.logger, run.path, project="spars", config=config.model_dump(mode="json"))
     try:
@@ -109,17 +131,19 @@ def _train(play: SelfPlay, stop: StopSignal) -> Agent:
     agent.save(run.path / AGENT_FILE)
     write_table(run.path / "opponents.csv", play.pool.table())
     rows = run.metrics_rows
-    run.write_results(
-        {
-            "mode": config.mode,
-            "agent": asdict(agent.meta),
-            "boards": len(play.arena.table),
-            "iterations": play.iteration,
-            "env_steps": play.iteration * config.n_steps * play.arena.n_games,
-            "metrics": {key: rows[-1][key] for key in ("found_per_step", "mean_score1") if rows},
-            "seconds": play.seconds,
-        }
-    )
+    results = {
+        "mode": config.mode,
+        "agent": asdict(agent.meta),
+        "boards": len(play.arena.table),
+        "iterations": play.iteration,
+        "kept_iteration": play.best_iteration or play.iteration,
+        "env_steps": play.iteration * config.n_steps * play.arena.n_games,
+        "metrics": {key: rows[-1][key] for key in ("found_per_step", "mean_score1") if rows},
+        "seconds": play.seconds,
+        **({} if finish is None else finish(agent)),
+    }
+    try_report(run.path, results)
+    run.write_results(results)
     return agent
 
 
@@ -130,6 +154,7 @@ class SelfPlay:
         config: Resolved configuration.
         boards: Training volumes with score tables.
         run: Run directory.
+        validation: Volumes on which the iteration is chosen.
 
     Attributes:
         arena: The games.
@@ -137,9 +162,16 @@ class SelfPlay:
         pool: The opponents.
         iteration: Finished iterations.
         seconds: Of training, over all sessions of the run.
+        best_iteration: Whose agent is kept; 0 = none was chosen yet.
     """
 
-    def __init__(self, config: GameConfig, boards: Sequence[Board], run: RunDirectory) -> None:
+    def __init__(
+        self,
+        config: GameConfig,
+        boards: Sequence[Board],
+        run: RunDirectory,
+        validation: Sequence[Board] = (),
+    ) -> None:
         from stable_baselines3 import PPO
 
         self.config, self.run = config, run
@@ -180,11 +212,19 @@ class SelfPlay:
         self.pool.add(self.model.policy.state_dict(), 0)
         self.rng = np.random.default_rng([config.seed, 1])
         self.iteration, self.seconds = 0, 0.0
+        self.validation = list(validation)
+        self.best_iteration, self.best_score = 0, -1.0
+        self.best_state: State = {}
 
-    def agent(self) -> Agent:
-        """Return the learner as it is now, as an agent of its own."""
+    def agent(self, *, best: bool = True) -> Agent:
+        """Return the learner as an agent of its own.
+
+        Args:
+            best: As it was in the iteration that validation chose, if it chose one; else as it is now.
+        """
         policy = build_policy(self.meta)
-        policy.load_state_dict({k: v.cpu() for k, v in self.model.policy.state_dict().items()})
+        chosen = self.best_state if best and self.best_iteration else self.model.policy.state_dict()
+        policy.load_state_dict({k: v.cpu() for k, v in chosen.items()})
         return Agent(policy, self.meta, self.config.temperature, self.config.seed)
 
     def fit(self, stop: StopSignal, sink: Any) -> None:
@@ -193,6 +233,10 @@ class SelfPlay:
         while self.iteration < total:
             row = self._iterate()
             sink.log(row, self.iteration)
+            if self.validation and (
+                self.iteration % self.config.select_every == 0 or self.iteration == total
+            ):
+                self._select()
             if self.iteration % self.config.save_every == 0 or self.iteration == total or stop.requested:
                 self.save()
             if self.iteration % self.config.log_interval == 0 or self.iteration == total:
@@ -238,6 +282,22 @@ class SelfPlay:
         self.run.log_metrics(row)
         return {key: value for key, value in row.items() if value is not None}
 
+    def _select(self) -> None:
+        """Keep the learner as it is now if its searches find higher scores than those of any iteration before."""
+        agent, settings = self.agent(best=False), search_settings(self.config, self.arena.lattice)
+        found = []
+        for number, board in enumerate(self.validation):
+            assert isinstance(board.scores, ScoreTable)  # noqa: S101 - an arena takes no other
+            table = board.scores
+            result = search(agent, board.volume, table.lookup, settings, n=_SELECTION_SEARCHES, seed=number)
+            scores = table.full().reshape(-1)
+            found += [float(scores[seen].mean()) for seen in result.seen]
+        score = float(np.mean(found))
+        logger.info("iteration %d: mean score of searches on validation volumes %.4f", self.iteration, score)
+        if score > self.best_score:
+            self.best_score, self.best_iteration = score, self.iteration
+            self.best_state = {k: v.detach().cpu().clone() for k, v in self.model.policy.state_dict().items()}
+
     # ------------------------------------------------------------------ state
 
     def save(self) -> None:
@@ -259,6 +319,11 @@ class SelfPlay:
                 "n_updates": model._n_updates,
                 "iteration": self.iteration,
                 "seconds": self.seconds,
+                "best": {
+                    "iteration": self.best_iteration,
+                    "score": self.best_score,
+                    "policy": self.best_state,
+                },
                 "config": self.config.model_dump(mode="json"),
                 "boards": self.boards,
             },
@@ -302,6 +367,9 @@ class SelfPlay:
         model._last_obs = self.arena.observe(0)
         model._last_episode_starts = state["episode_starts"].numpy()
         model.num_timesteps, model._n_updates = state["num_timesteps"], state["n_updates"]
+        best = state["best"]
+        self.best_iteration, self.best_score = int(best["iteration"]), float(best["score"])
+        self.best_state = dict(best["policy"])
         self.opponent.generator.set_state(state["opponent_rng"])
         self.iteration, self.seconds = int(state["iteration"]), float(state["seconds"])
         self.rng.bit_generator.state = state["choice_rng"]

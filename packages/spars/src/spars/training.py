@@ -58,11 +58,7 @@ def train_game(
         spars.errors.CheckpointError: The classifier or a checkpoint cannot be used.
     """
     config = config.resolved()
-    if (
-        resume
-        and (folder / "results.json").is_file()
-        and (config.mode != "standard" or (folder / READING_FILE).is_file())
-    ):
+    if resume and (folder / "results.json").is_file():
         logger.info("%s: finished already", folder)
         return read_json(folder / "results.json")
     cases = find_cases(config.data_dir)
@@ -76,20 +72,18 @@ def train_game(
     if not chosen:
         raise DataError("the training part of the split is empty; `spars prepare` writes a split")
     boards = load_boards(config, chosen, scorer=scorer)
-    agent = train_agent(
-        config, [case.board for case in boards], folder, resume=resume, command=command, stop=stop
+    validation = load_boards(config, parts["val"], scorer=scorer)
+    labelled = [case for case in validation if case.case.label is not None]
+    train_agent(
+        config,
+        [case.board for case in boards],
+        folder,
+        resume=resume,
+        command=command,
+        stop=stop,
+        validation=[case.board for case in validation],
+        finish=lambda agent: {"reading": asdict(choose_agent_reading(agent, config, labelled, folder))},
     )
-    validation = [case for case in parts["val"] if case.label is not None]
-    if validation:
-        choose_agent_reading(agent, config, load_boards(config, validation, scorer=scorer), folder)
-    else:
-        threshold = config.segmentation_threshold
-        logger.warning(
-            "no validation case with labels: maps are read by rule smoothed, at threshold 0.5 by default"
-        )
-        write_json(
-            folder / READING_FILE, asdict(Reading("smoothed", 0.5 if threshold is None else threshold))
-        )
     return read_json(folder / "results.json")
 
 
@@ -101,13 +95,18 @@ def choose_agent_reading(
     Args:
         agent: The agent.
         config: Resolved configuration.
-        validation: Volumes with labels.
+        validation: Volumes with labels; without any, maps are read by rule smoothed, at threshold 0.5 by default.
         folder: Of the file.
     """
+    threshold = config.segmentation_threshold
     lattice = Lattice(config.full_image_size, config.window_size, config.step_size)
-    reading = agent_method("agent", "", agent, config, _READING_SEEDS).choose(lattice, validation)
-    if config.segmentation_threshold is not None:
-        reading = Reading(reading.rule, config.segmentation_threshold)
+    if validation:
+        reading = agent_method("agent", "", agent, config, _READING_SEEDS).choose(lattice, validation)
+    else:
+        logger.warning("no validation case with labels: the threshold of the map cannot be chosen")
+        reading = Reading("smoothed", 0.5)
+    if threshold is not None:
+        reading = Reading(reading.rule, threshold)
     write_json(folder / READING_FILE, asdict(reading))
     logger.info("maps are read by rule %s at threshold %.3f", reading.rule, reading.threshold)
     return reading

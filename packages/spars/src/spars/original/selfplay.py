@@ -300,6 +300,9 @@ def train_faithful(
     if play.last_map is not None:
         write_npz(run.path / "map.npz", map=play.last_map, threshold=play.threshold)
     results = summarise(curve)
+    from spars.reporting import try_report
+
+    try_report(run.path, results)
     run.write_results(results)
     return results
 

@@ -1,0 +1,8 @@
+"""Original-style script; see `python RL_threshold_experiments/0.5_threshold.py --help`."""
+
+import sys
+
+from spars.scripts import play
+
+if __name__ == "__main__":
+    sys.exit(play("threshold-0.5"))

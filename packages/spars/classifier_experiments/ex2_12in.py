@@ -1,0 +1,8 @@
+"""Original-style script; see `python classifier_experiments/ex2_12in.py --help`."""
+
+import sys
+
+from spars.scripts import train_classifier
+
+if __name__ == "__main__":
+    sys.exit(train_classifier("ex2_12in"))
