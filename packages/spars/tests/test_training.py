@@ -67,8 +67,9 @@ def test_a_run_of_the_split_protocol(home, tmp_path) -> None:
     before = (tmp_path / "agent.pt").stat().st_mtime_ns
     assert train(config(home, train_cases=2), tmp_path, resume=True) == results  # finished already
     assert (tmp_path / "agent.pt").stat().st_mtime_ns == before
-    (tmp_path / "reading.json").unlink()  # stopped between the last iteration and the choice
-    train(config(home, train_cases=2), tmp_path, resume=True)
+    for name in ("reading.json", "results.json"):  # killed between the last iteration and the choice
+        (tmp_path / name).unlink()
+    assert train(config(home, train_cases=2), tmp_path, resume=True)["iterations"] == 2
     assert load_reading(tmp_path / "reading.json") == reading
 
 
