@@ -342,3 +342,24 @@ def test_golden_minibatch(pieces, precision):
     np.testing.assert_allclose(
         parameters["action_net.weight"].detach(), golden["after_step_action_net_weight"], atol=1e-5
     )
+
+
+def test_the_divisor_of_observations_that_are_no_bytes() -> None:
+    """HU as they are, and HU / 255 as in mode paper, are one input to one policy each."""
+    space = spaces.Box(-np.inf, np.inf, WINDOW, np.float32)
+    keys = {"window": WINDOW, "grid": GRID}
+    raw = CompactPolicy(space, MOVES, lambda _: 3e-4, **keys)
+    scaled = CompactPolicy(space, MOVES, lambda _: 3e-4, **keys, divisor=1.0)
+    scaled.load_state_dict(raw.state_dict())
+    hu = torch.from_numpy(np.random.default_rng(0).uniform(-1000, 300, (3, *WINDOW)).astype(np.float32))
+    torch.testing.assert_close(raw.predict_values(hu), scaled.predict_values(hu / 255))
+    assert scaled._get_constructor_parameters()["divisor"] == 1.0
+    wrapped = _policy(divisor=7.0)  # bytes are divided by stable-baselines3, whatever is asked for
+    assert float(wrapped.features_extractor.divisor) == 1.0
+
+
+def test_a_policy_made_again_keeps_its_divisor() -> None:
+    space = spaces.Box(-np.inf, np.inf, WINDOW, np.float32)
+    policy = CompactPolicy(space, MOVES, lambda _: 3e-4, window=WINDOW, grid=GRID, divisor=1.0)
+    parameters = policy._get_constructor_parameters()
+    assert CompactPolicy(**parameters).features_extractor.divisor == 1.0
