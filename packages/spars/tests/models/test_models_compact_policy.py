@@ -186,9 +186,8 @@ def test_self_play_equals_the_originals(golden_volumes, fill_golden_weights):
         device="cpu",
     )  # fmt: skip
     volume = golden_volumes.golden_volume(grid, 16)
-    stretched = SelfPlay(config, *volume, StubScorer(40, 85, grid))
-    keys = {"policy": CompactPolicy, "policy_kwargs": {"window": window, "grid": grid}, "native": True}
-    native = SelfPlay(config, *volume, StubScorer(40, 85, grid), **keys)
+    stretched = SelfPlay(config, *volume, StubScorer(40, 85, grid), policy="mlp")
+    native = SelfPlay(config, *volume, StubScorer(40, 85, grid), policy="compact")
     fill_golden_weights(stretched.model.policy, 5)
     native.model.policy.load_full_state(stretched.model.policy.state_dict())
     rows = []
