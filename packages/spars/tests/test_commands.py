@@ -85,8 +85,8 @@ def test_prediction_finds_what_lies_beside_the_agent(stand_in, agent, tmp_path):
     (images, output), named = calls[0]
     assert (images, output) == ([Path("a.nii.gz"), Path("b")], tmp_path)
     assert named == {
-        "agent": agent / "agent.pt", "classifier_weights": Path("w.pth"), "reading": None, "threshold": None,
-        "budget": 0.5, "device": "auto", "seed": 0, "full": False, "largest_component": False, "min_volume_ml": 0.0,
+        "agent": agent / "agent.pt", "classifier_weights": Path("w.pth"), "reading": None,
+        "budget": 0.5, "full": False, "largest_component": False, "min_volume_ml": 0.0,
         "overwrite": False, "jobs": 1,
     }  # fmt: skip
     named = calls[1][1]

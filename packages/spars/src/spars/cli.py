@@ -146,6 +146,8 @@ def _baselines(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(parser: argparse.ArgumentParser) -> None:
+    from spars.flags import add_config_flags
+
     parser.add_argument(
         "images",
         type=Path,
@@ -159,23 +161,16 @@ def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/predictions"), help="folder (default: %(default)s)"
     )
-    parser.add_argument(
-        "--classifier_weights", type=Path, help="what scores windows (default: that of the agent's training)"
-    )
+    parser.add_argument("--config", type=Path, help="YAML file with keys of a game; flags win over it")
     parser.add_argument(
         "--reading", type=Path, help="how maps are read (default: reading.json beside the agent)"
-    )
-    parser.add_argument("--threshold", type=float, help="voxels above it are tumour (default: the reading's)")
-    parser.add_argument(
-        "--budget", type=float, default=0.1, help="share of the windows to score (default: 0.1)"
     )
     parser.add_argument("--full", action="store_true", help="score all windows instead of searching")
     parser.add_argument("--largest_component", action="store_true", help="keep the largest lesion only")
     parser.add_argument("--min_volume_ml", type=float, default=0.0, help="drop lesions below it (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--jobs", type=int, default=1, help="threads that read and write volumes")
     parser.add_argument("--overwrite", action="store_true", help="segment again what is done")
+    add_config_flags(parser, "game")
 
 
 def _ablate(parser: argparse.ArgumentParser) -> None:

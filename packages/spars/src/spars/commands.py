@@ -133,14 +133,16 @@ def predict(arguments: argparse.Namespace) -> int:
 
     agent, beside = _agent_files(arguments.agent)
     assert agent is not None  # noqa: S101 - the flag is required
-    weights = arguments.classifier_weights or beside.get("classifier_weights")
+    keys, _ = read_keys(arguments, "game")
+    weights = keys.pop("classifier_weights", None) or beside.get("classifier_weights")
     if weights is None:
         raise DataError(
             f"{agent}: no config.yaml beside it says what scored its windows; give --classifier_weights"
         )
-    names = ("reading", "threshold", "budget", "device", "seed", "full", "largest_component", "min_volume_ml")
-    settings = {name: getattr(arguments, name) for name in (*names, "overwrite", "jobs")}
-    return run(arguments.images, arguments.output, agent=agent, classifier_weights=Path(weights), **settings)
+    names = ("reading", "full", "largest_component", "min_volume_ml", "overwrite", "jobs")
+    settings = {name: getattr(arguments, name) for name in names}
+    output, weights = arguments.output, Path(weights)
+    return run(arguments.images, output, agent=agent, classifier_weights=weights, **settings, **keys)
 
 
 def ablate(arguments: argparse.Namespace) -> int:
