@@ -20,7 +20,8 @@ from spars.boards import load_boards
 from spars.config import GameConfig
 from spars.data.layout import find_cases
 from spars.errors import DataError
-from spars.evaluation import METRICS, Truth, compare, evaluate, measure, score_maps, summarise, verdict
+from spars.evaluation import Truth, evaluate, measure, score_maps
+from spars.evaluation_tables import METRICS, compare, summarise, verdict
 from spars.lattice import Lattice
 from spars.models.build import ClassifierMeta, save_classifier
 from spars.models.window_net import WindowNet

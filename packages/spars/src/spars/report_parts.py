@@ -76,7 +76,7 @@ def add_evaluation(
         results: Of ``results.json``; empty where the evaluation is not finished.
         config: Of ``config.yaml``.
     """
-    from spars.evaluation import per_case
+    from spars.evaluation_tables import per_case
 
     summary: dict[str, dict[str, Any]] = read_json(folder / "summary.json")
     rows = read_rows(folder / "metrics.csv")
@@ -96,9 +96,10 @@ def add_evaluation(
         report.text(results["verdict"])
     if results.get("play"):
         play = results["play"]
+        ratio = "" if play["ratio"] is None else f", ratio {play['ratio']:.2f}"
         report.text(
             f"Mean score of the windows that players are at, from random equal starts: agent {play['agent']:.3f}, "
-            f"random walk {play['random_walk']:.3f}, ratio {play['ratio']:.2f}."
+            f"random walk {play['random_walk']:.3f}{ratio}."
         )
     _add_methods(report, folder, summary, rows, results, shown)
     _add_volumes(report, folder, per_case(rows, shown, "dice"), config)
@@ -128,7 +129,7 @@ def _add_methods(
     results: Mapping[str, Any],
     shown: str,
 ) -> None:
-    from spars.evaluation import per_case
+    from spars.evaluation_tables import per_case
 
     report.section("Methods")
     values = {name: per_case(rows, name, "dice") for name in summary}
