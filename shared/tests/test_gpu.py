@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -209,3 +210,13 @@ def test_cuda_state_and_memory() -> None:
     torch.rand(100, device=device)
     gpu.restore_rng({**state, "torch": state["torch"].to(device)})
     assert torch.rand(4, device=device).tolist() == expected
+
+
+def test_one_thread_is_for_a_while():
+    before = torch.get_num_threads()
+    with gpu.one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+    with contextlib.suppress(ValueError), gpu.one_thread():
+        raise ValueError
+    assert torch.get_num_threads() == before

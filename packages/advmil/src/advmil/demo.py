@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from advmil.synthetic import CohortSettings, SyntheticCohort, generate_cohort
 from medshared.configuration import load_config
 from medshared.demo import clear_demo
 from medshared.files import write_json
-from medshared.gpu import derive_seed
+from medshared.gpu import derive_seed, one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def run_demo(
         raise DataError("--table and --splits belong together: give both, or neither for a synthetic cohort")
     started = time.perf_counter()
     _clear(output)
-    with _one_thread():
+    with one_thread():
         if table is not None and splits is not None:
             parts = _real_table_parts(output, table, splits, fold, seed, device)
         else:
@@ -146,19 +145,6 @@ def run_demo(
         output / "report.html",
     )
     return content
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: at this size more only wait for each other, most of all on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _clear(output: Path) -> None:
@@ -198,7 +184,7 @@ def train_job(job: TrainingJob) -> None:
     """Train one run on one thread."""
     from advmil.training import train_run
 
-    with _one_thread():
+    with one_thread():
         config = with_task_format(load_config(Config, job.keys, label="demonstration"), job.handler)
         logger.info("training %s", job.folder.name)
         train_run(config, job.handler, job.folder, device=job.device, report=False)

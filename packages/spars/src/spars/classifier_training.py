@@ -17,16 +17,16 @@ from medshared.command_line import RunInterruptedError
 from medshared.gpu import seed_everything, select_device
 from medshared.loggers import open_logger
 from medshared.runs import RunDirectory, StopSignal, run_logging
-from medshared.weights import WeightsError
 from spars.classifier_data import ClassifierData, CropTask, load_classifier_data
 from spars.classifier_faithful import check_faithful, train_faithful
 from spars.classifier_metrics import Value
 from spars.config import ClassifierConfig
 from spars.data.image_labels import LABELS_TABLE, read_image_labels
 from spars.data.layout import find_cases
-from spars.errors import CheckpointError, DataError, TrainingError
+from spars.errors import DataError, TrainingError
 from spars.mil import BagTask
 from spars.models.build import ClassifierMeta, build_classifier, save_classifier
+from spars.resuming import load_last
 
 logger = logging.getLogger(__name__)
 
@@ -332,24 +332,9 @@ class ClassifierTrainer:
         Raises:
             CheckpointError: The file cannot be read, or is of a run with other settings.
         """
-        if not self.run.has_checkpoint("last"):
-            logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
+        state = load_last(self.run, self.config, _COURSE)
+        if state is None:
             return
-        path = self.run.checkpoint_path("last")
-        try:
-            state = self.run.load_checkpoint("last")
-        except WeightsError as error:
-            raise CheckpointError(str(error)) from error
-        now = self.config.model_dump(mode="json")
-        changed = [key for key in _COURSE if state["config"].get(key) != now[key]]
-        if changed:
-            listed = "; ".join(
-                f"{key}: {state['config'].get(key)!r} then, {now[key]!r} now" for key in changed
-            )
-            raise CheckpointError(
-                f"{path}: cannot resume under other settings ({listed}); resume with the run's own config.yaml, or "
-                "start a new run"
-            )
         self.network.load_state_dict(state["network"])
         self.adam.load_state_dict(state["adam"])
         self.progress = Progress(**state["progress"])

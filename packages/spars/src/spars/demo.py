@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ import numpy as np
 from medshared.configuration import load_config
 from medshared.demo import clear_demo
 from medshared.files import read_json, write_json
+from medshared.gpu import one_thread
 from spars.config import ClassifierConfig, GameConfig
 from spars.errors import DataError
 
@@ -227,16 +226,3 @@ def window_scores(parts: DemoParts) -> dict[str, float]:
         counts.append(window_counts(label, board.table.lattice).ravel())
     found = window_metrics(scores, np.concatenate(counts))
     return {key: float(found[key] or 0.0) for key in ("window_auc", "window_auc_50_voxels")}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: networks this small gain nothing by a second."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

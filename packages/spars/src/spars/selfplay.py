@@ -21,7 +21,6 @@ from medshared.gpu import capture_rng, restore_rng, seed_everything, select_devi
 from medshared.loggers import open_logger
 from medshared.runs import RunDirectory, StopSignal, run_logging
 from medshared.tables import write_table
-from medshared.weights import WeightsError
 from spars.agent import Agent, AgentMeta, build_policy
 from spars.config import GameConfig
 from spars.errors import CheckpointError, DataError
@@ -33,6 +32,7 @@ from spars.game.rules import rules_of
 from spars.game.score_table import ScoreTable
 from spars.models.agent import policy_keys
 from spars.opponents import OpponentPool, State
+from spars.resuming import load_last
 
 logger = logging.getLogger(__name__)
 
@@ -336,26 +336,13 @@ class SelfPlay:
         Raises:
             CheckpointError: The file cannot be read, or is of a run with other settings.
         """
-        if not self.run.has_checkpoint("last"):
-            logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
+        state = load_last(self.run, self.config, _COURSE)
+        if state is None:
             return
-        path = self.run.checkpoint_path("last")
-        try:
-            state = self.run.load_checkpoint("last")
-        except WeightsError as error:
-            raise CheckpointError(str(error)) from error
-        now = self.config.model_dump(mode="json")
-        changed = [key for key in _COURSE if state["config"].get(key) != now[key]]
-        if changed:
-            listed = "; ".join(f"{k}: {state['config'].get(k)!r} then, {now[k]!r} now" for k in changed)
-            raise CheckpointError(
-                f"{path}: cannot resume under other settings ({listed}); resume with the run's own config.yaml, or "
-                "start a new run"
-            )
         if state["boards"] != self.boards:
             raise CheckpointError(
-                f"{path}: was trained on other volumes ({_listed(state['boards'])}; now {_listed(self.boards)}); "
-                "resume with the run's own data and split, or start a new run"
+                f"{self.run.checkpoint_path('last')}: was trained on other volumes ({_listed(state['boards'])}; now "
+                f"{_listed(self.boards)}); resume with the run's own data and split, or start a new run"
             )
         model = self.model
         model.policy.load_state_dict(state["policy"])

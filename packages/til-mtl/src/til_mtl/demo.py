@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -19,6 +18,7 @@ from typing import Any
 from medshared.configuration import load_config
 from medshared.demo import clear_demo
 from medshared.files import write_json
+from medshared.gpu import one_thread
 from til_mtl.config import Config, Task
 from til_mtl.errors import DataError
 from til_mtl.synthetic_slides import SyntheticTiger, TigerSettings, write_tiger
@@ -139,19 +139,6 @@ def run_demo(output: Path, *, seed: int = 0, device: str = "auto") -> dict[str, 
     )
     logger.info("%s in %.0f s; %s", shown, content["seconds"], output / "report.html")
     return content
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: the networks run side by side in processes of their own."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def clear_output(output: Path) -> None:
