@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -60,11 +61,19 @@ def read_map(
         weight = gaussian_filter(visits.astype(np.float64), _SPREAD, mode="constant")
         suggested = gaussian_filter(known, _SPREAD, mode="constant") / (weight + _PRIOR)
         known = np.where(visits, known, suggested)
-    covering = count_map(lattice)
+    covering = _covering(lattice)
     total = render_sum(lattice, known)
     found = np.divide(total, covering, out=np.zeros(lattice.grid), where=covering > 0)
     # Sums by differences leave rounding errors beyond [0, 1].
     return found.clip(0, 1).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def _covering(lattice: Lattice) -> NDArray[np.int32]:
+    """Return how many windows cover each voxel: the same for every map of a lattice."""
+    found = count_map(lattice)
+    found.flags.writeable = False
+    return found
 
 
 def dice_curve(
