@@ -7,7 +7,8 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,18 @@ def reference_data() -> Path:
     if not folder.is_dir():
         pytest.skip("left out: no reference data (set MEDPAPERS_REFERENCE_DATA to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def quick_runs() -> Iterator[None]:
+    """One thread for tensors this small, and the list of installed packages read once and not by every run."""
+    from medshared import environment
+    from medshared.gpu import one_thread
+
+    with pytest.MonkeyPatch.context() as patched, one_thread():
+        for name in ("installed_packages", "git_state"):
+            patched.setattr(environment, name, cache(getattr(environment, name)))
+        yield
 
 
 # A suite with goldens says where they lie by a fixture `golden_folder`.

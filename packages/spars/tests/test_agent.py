@@ -122,7 +122,6 @@ def test_an_older_description_without_cases_is_read(tmp_path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_an_agent_on_a_gpu_draws_with_its_own_generator() -> None:
     many, player = seen(META, 30), agent(seed=1)
     expected, worth = player(many), player.value(many)

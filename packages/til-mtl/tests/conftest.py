@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_runs():
-    """One thread for tensors this small, and the list of installed packages read once and not by every run."""
-    from medshared import environment
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patched:
-        for name in ("installed_packages", "git_state"):
-            patched.setattr(environment, name, cache(getattr(environment, name)))
-        yield
-    torch.set_num_threads(before)
+def _quick_runs(quick_runs):
+    """Every test of this suite trains small networks in small runs."""
 
 
 @pytest.fixture(scope="session")

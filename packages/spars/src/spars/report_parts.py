@@ -162,7 +162,15 @@ def _add_methods(
         report.table(
             [{"method": name, "what it does": text} for name, text in texts.items()], "The methods in words"
         )
-    comparisons = results.get("comparisons") or read_rows(folder / "comparisons.csv")
+    _add_comparisons(report, results.get("comparisons") or read_rows(folder / "comparisons.csv"), shown)
+    readings = read_json(folder / "readings.json")
+    report.table(
+        [{"method": name, **reading} for name, reading in readings.items()],
+        "How each method's map is read, chosen on validation patients; Dice there",
+    )
+
+
+def _add_comparisons(report: Report, comparisons: Sequence[Mapping[str, Any]], shown: str) -> None:
     if comparisons:
         paired = [
             {
@@ -178,11 +186,6 @@ def _add_methods(
         report.table(
             paired, f"Dice of the {shown} minus that of each method, paired by patient, 95 % interval"
         )
-    readings = read_json(folder / "readings.json")
-    report.table(
-        [{"method": name, **reading} for name, reading in readings.items()],
-        "How each method's map is read, chosen on validation patients; Dice there",
-    )
 
 
 def _heading(key: str) -> str:
