@@ -70,7 +70,8 @@ def test_searches_keep_to_the_budget_and_are_repeatable(name) -> None:
     method, budget = methods()[name], int(0.1 * len(LATTICE))
     lazy = case_board("t", 9, table="lazy")
     seen, _ = method.searches(lazy)
-    assert seen.shape == (method.seeds, len(LATTICE))
+    repetitions = 3 if name in ("random_walk", "greedy_restarts") else 1  # eval_seeds where chance has a part
+    assert seen.shape == (repetitions, len(LATTICE))
     assert (seen.sum(axis=1) <= budget).all()
     if name != "greedy":
         assert (seen.sum(axis=1) == budget).all()

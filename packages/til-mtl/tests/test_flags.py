@@ -7,9 +7,10 @@ import logging
 
 import pytest
 
+from medshared.config_flags import key_comments
 from til_mtl.commands import read_config
 from til_mtl.config import Config
-from til_mtl.flags import DEAD_FLAGS, IGNORED_FLAGS, add_run_options, key_comments, warn_ignored
+from til_mtl.flags import DEAD_FLAGS, IGNORED_FLAGS, add_run_options, warn_ignored
 
 # Flags of Lightning 1.5.10's trainer, of the network and of the data module, as the original's parser has them.
 ORIGINAL = ["lr", "num_layers", "features_start", "bilinear", "data_dir", "val_split", "test_split", "num_workers", "batch_size", "seed", "shuffle", "pin_memory", "drop_last", "checkpoint_callback", "enable_checkpointing", "default_root_dir", "gradient_clip_val", "gradient_clip_algorithm", "process_position", "num_nodes", "num_processes", "devices", "gpus", "auto_select_gpus", "tpu_cores", "ipus", "log_gpu_memory", "progress_bar_refresh_rate", "enable_progress_bar", "overfit_batches", "track_grad_norm", "check_val_every_n_epoch", "fast_dev_run", "accumulate_grad_batches", "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "val_check_interval", "flush_logs_every_n_steps", "log_every_n_steps", "accelerator", "strategy", "sync_batchnorm", "precision", "enable_model_summary", "weights_summary", "weights_save_path", "num_sanity_val_steps", "resume_from_checkpoint", "profiler", "benchmark", "deterministic", "reload_dataloaders_every_n_epochs", "reload_dataloaders_every_epoch", "auto_lr_find", "replace_sampler_ddp", "detect_anomaly", "auto_scale_batch_size", "prepare_data_per_node", "plugins", "amp_backend", "amp_level", "move_metrics_to_cpu", "multiple_trainloader_mode", "stochastic_weight_avg", "terminate_on_nan", "logger"]  # fmt: skip
@@ -105,7 +106,7 @@ def test_the_single_task_scripts_have_no_weights_of_two_tasks():
 
 
 def test_every_key_says_what_it_means():
-    assert list(key_comments()) == list(Config.model_fields)
+    assert list(key_comments(Config)) == list(Config.model_fields)
 
 
 def test_flags_of_several_devices_are_said_to_have_no_effect(caplog):

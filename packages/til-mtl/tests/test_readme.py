@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from medshared.config_flags import key_comments
 from til_mtl.config import SWITCHES, Config
-from til_mtl.flags import key_comments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,7 +25,8 @@ def shown(value: object) -> str:
 
 def test_every_key_is_documented_with_its_default_and_meaning():
     comments = {
-        k: v.replace("|", "/").replace("<", "&lt;").replace(">", "&gt;") for k, v in key_comments().items()
+        k: v.replace("|", "/").replace("<", "&lt;").replace(">", "&gt;")
+        for k, v in key_comments(Config).items()
     }
     assert {
         name: (shown(field.default), comments[name]) for name, field in Config.model_fields.items()

@@ -66,7 +66,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(parser: argparse.ArgumentParser) -> None:
-    from spars.flags import _Pairs, parse_pair
+    from spars.flags import StorePairs, parse_pair
 
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of the data set")
     _add_data_options(parser)
@@ -86,7 +86,7 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--cache_dir", type=Path, help="fill this cache with int16 volumes")
     parser.add_argument(
-        "--label_map", nargs="+", type=parse_pair, action=_Pairs, metavar="VALUE=CLASS",
+        "--label_map", nargs="+", type=parse_pair, action=StorePairs, metavar="VALUE=CLASS",
         default=argparse.SUPPRESS, help="label value = 0 background, 1 liver, 2 tumour",
     )  # fmt: skip
 

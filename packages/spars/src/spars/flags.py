@@ -9,44 +9,23 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from medshared.config_flags import NULL, field_types, key_comments, parse_bool, parse_value
 from spars.config import ClassifierConfig, GameConfig, _Keys
 
-YES, NO = frozenset({"1", "true", "t", "yes", "y", "on"}), frozenset({"0", "false", "f", "no", "n", "off"})
-NULL = frozenset({"none", "null"})
 Stage = Literal["classifier", "game"]
 MODELS: dict[Stage, type[_Keys]] = {"classifier": ClassifierConfig, "game": GameConfig}
 # Names that the original's code has for values, and what they are here.
 _OTHER_NAMES = {"policy": {"MlpPolicy": "mlp", "CnnPolicy": "cnn"}}
 
 
-def parse_bool(text: str) -> bool | None:
-    """Read yes, true, on, 1, y, t or no, false, off, 0, n, f in any case; none or null is null.
-
-    Raises:
-        argparse.ArgumentTypeError: For any other text.
-    """
-    word = text.lower()
-    if word not in YES | NO | NULL:
-        raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
-    return None if word in NULL else word in YES
-
-
-def parse_value(text: str) -> Any:
-    """Read a number as a number, ``none`` or ``null`` as null, and leave any other text alone."""
-    if text.lower() in NULL:
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def parse_nullable_bool(text: str) -> bool | None:
+    """Read true or false as `medshared.config_flags.parse_bool`; none or null is null."""
+    return None if text.lower() in NULL else parse_bool(text)
 
 
 def parse_pair(text: str) -> tuple[int, int]:
@@ -71,10 +50,11 @@ class _Unwrap(argparse.Action):
         setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
 
 
-class _Pairs(argparse.Action):
+class StorePairs(argparse.Action):
     """Stores pairs as a mapping."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Store what argparse read."""
         setattr(namespace, self.dest, dict(values))
 
 
@@ -83,24 +63,6 @@ class _SetMode(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         namespace.mode = "faithful"
-
-
-def key_comments(model: type[_Keys]) -> dict[str, str]:
-    """Return what the source of a configuration says of each of its keys, in the order of the keys.
-
-    Args:
-        model: `ClassifierConfig` or `GameConfig`.
-    """
-    comments: dict[str, str] = {}
-    for kind in reversed(model.__mro__):
-        if not (isinstance(kind, type) and issubclass(kind, _Keys)):
-            continue
-        for line in inspect.getsource(kind).splitlines():
-            head, _, comment = line.partition("  # ")
-            name, colon, _ = head.strip().partition(":")
-            if colon and comment and name in model.model_fields:
-                comments[name] = comment.strip()
-    return {name: comments[name] for name in model.model_fields if name in comments}
 
 
 def shown_default(value: Any) -> str:
@@ -116,23 +78,13 @@ def shown_default(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _core(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of an annotation without ``Annotated``, null and unions."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _core(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return tuple(part for item in typing.get_args(annotation) for part in _core(item))
-    return () if annotation is type(None) else (annotation,)
-
-
 def _flag_options(name: str, kinds: tuple[Any, ...], nullable: bool) -> dict[str, Any]:
     """Return what argparse needs to know of a key."""
     origins = [typing.get_origin(kind) for kind in kinds]
     if kinds == (bool,):
-        return {"nargs": "?", "const": True, "type": parse_bool, "metavar": "BOOL"}
+        return {"nargs": "?", "const": True, "type": parse_nullable_bool, "metavar": "BOOL"}
     if dict in origins:
-        return {"nargs": "+", "type": parse_pair, "action": _Pairs, "metavar": "VALUE=CLASS"}
+        return {"nargs": "+", "type": parse_pair, "action": StorePairs, "metavar": "VALUE=CLASS"}
     if tuple in origins:
         return {"nargs": "+", "type": parse_value, "action": _Unwrap, "metavar": "N"}
     if all(origin is Literal for origin in origins):
@@ -168,7 +120,7 @@ def add_config_flags(
     for name, field in model.model_fields.items():
         default = shown_default(preset_keys.get(name, field.default))
         text = f"{comments.get(name, '')} (default: {default})".replace("%", "%%")
-        kinds = _core(field.annotation)
+        kinds = field_types(field.annotation)
         nullable = type(None) in typing.get_args(field.annotation)
         options = {"default": argparse.SUPPRESS, "help": text, **_flag_options(name, kinds, nullable)}
         parser.add_argument(f"--{name}", **options)

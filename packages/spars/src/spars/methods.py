@@ -58,7 +58,6 @@ class Method:
     Attributes:
         name: In tables.
         text: What it does, one line.
-        seeds: Repetitions; 1 for what is not random.
         searches: Of one volume → windows scored, bool ``[seeds, len(lattice)]``, and moves; null = no search.
         maps: Of one volume → maps; null = a search.
         threshold: Of the map, where validation does not choose it.
@@ -67,7 +66,6 @@ class Method:
 
     name: str
     text: str
-    seeds: int = 1
     searches: Callable[[CaseBoard], tuple[NDArray[np.bool_], NDArray[np.int64] | None]] | None = None
     maps: Callable[[CaseBoard], Maps] | None = None
     threshold: float | None = None
@@ -80,9 +78,9 @@ class Method:
             lattice: The window positions.
             validation: Volumes with labels.
         """
+        if self.threshold is not None:
+            return Reading("visits", self.threshold)
         if self.maps is not None:
-            if self.threshold is not None:
-                return Reading("visits", self.threshold)
             if not validation:
                 raise DataError(f"{self.name}: no validation volume with a label to choose a threshold on")
             curves = [
@@ -93,8 +91,6 @@ class Method:
             mean = np.mean(curves, axis=0)
             return Reading("visits", float(THRESHOLDS[mean.argmax()]), float(mean.max()))
         assert self.searches is not None  # noqa: S101 - one of the two is given
-        if self.threshold is not None:
-            return Reading("visits", self.threshold)
         found = [
             Found(case.scores(), seen, case.target())
             for case in validation
@@ -137,7 +133,7 @@ def agent_method(name: str, text: str, agent: Agent, config: GameConfig, seeds: 
         found = search(agent, case.grid.image, case.table.lookup, settings, n=seeds, seed=seed)
         return found.seen, found.moves
 
-    return Method(name, text, seeds, searches)
+    return Method(name, text, searches)
 
 
 def untrained_agent(meta: AgentMeta, seed: int) -> Agent:
@@ -175,7 +171,7 @@ def search_baselines(config: GameConfig, lattice: Lattice) -> list[Method]:
 
     share = f"{config.budget:.0%} of the windows"
     return [
-        Method("random_walk", f"random moves from the centre until {share} are scored", seeds, drawn("walk")),
+        Method("random_walk", f"random moves from the centre until {share} are scored", drawn("walk")),
         Method(
             "greedy",
             "climb the scores from the centre, stop at the top",
@@ -184,7 +180,6 @@ def search_baselines(config: GameConfig, lattice: Lattice) -> list[Method]:
         Method(
             "greedy_restarts",
             f"the same, again from random places until {share} are scored",
-            seeds,
             drawn("climb"),
         ),
         Method(

@@ -58,7 +58,8 @@ def _train(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
-    from til_mtl.flags import add_config_flags, parse_bool
+    from medshared.config_flags import parse_bool
+    from til_mtl.flags import add_config_flags
 
     parser.add_argument(
         "--folds", type=int, required=True, help="K: folders fold1 … foldK of the prepared data"

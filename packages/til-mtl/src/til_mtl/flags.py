@@ -7,18 +7,15 @@ user of this project would pass is a key of :class:`til_mtl.config.Config`; the 
 from __future__ import annotations
 
 import argparse
-import inspect
 import logging
-import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from medshared.config_flags import field_types, key_comments, parse_bool, parse_value
 from til_mtl.config import Config, Task
 
 logger = logging.getLogger(__name__)
-
-YES, NO = frozenset({"1", "true", "t", "yes", "y", "on"}), frozenset({"0", "false", "f", "no", "n", "off"})
 
 # Flags of the network that the original stores and never reads.
 DEAD_FLAGS = ("num_layers", "features_start", "bilinear")
@@ -50,38 +47,6 @@ _SPECIAL = ("task", "faithful", "logger", "device", "precision")
 _LOGGERS = ("csv", "tensorboard", "wandb")
 
 
-def parse_bool(text: str) -> bool:
-    """Read a boolean as Lightning's command line does.
-
-    Args:
-        text: yes, true, on, 1, y, t or no, false, off, 0, n, f, in any case.
-
-    Raises:
-        argparse.ArgumentTypeError: For any other text.
-    """
-    if text.lower() in YES:
-        return True
-    if text.lower() in NO:
-        return False
-    raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
-
-
-def parse_value(text: str) -> Any:
-    """Read a number as a number, ``none`` or ``null`` as null, and leave any other text alone.
-
-    Args:
-        text: One value of a flag. ``1`` is a count, ``1.0`` a share.
-    """
-    if text.lower() in ("none", "null"):
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def parse_logger(text: str) -> str:
     """Read ``--logger``: a name, or the original's boolean (true = TensorBoard, false = CSV alone)."""
     if text in _LOGGERS:
@@ -94,28 +59,6 @@ def parse_logger(text: str) -> str:
         ) from None
 
 
-def key_comments() -> dict[str, str]:
-    """Return what the configuration's source says of each key, for ``--help``."""
-    lines = inspect.getsource(Config).splitlines()
-    comments: dict[str, str] = {}
-    for line in lines:
-        head, _, comment = line.partition("  # ")
-        name, colon, _ = head.strip().partition(":")
-        if colon and comment and name in Config.model_fields:
-            comments[name] = comment.strip()
-    return comments
-
-
-def _core(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of an annotation without ``Annotated``, null and unions."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _core(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return tuple(part for item in typing.get_args(annotation) for part in _core(item))
-    return () if annotation is type(None) else (annotation,)
-
-
 def add_config_flags(parser: argparse.ArgumentParser, task: Task | None) -> None:
     """Add one flag for each configuration key; a flag that is not given leaves the configuration as it is.
 
@@ -123,13 +66,13 @@ def add_config_flags(parser: argparse.ArgumentParser, task: Task | None) -> None
         parser: Gets the flags.
         task: Hides what another task needs; null keeps everything.
     """
-    comments = key_comments()
+    comments = key_comments(Config)
     for name, field in Config.model_fields.items():
         if name in _SPECIAL or (task in ("seg", "det") and name in ("loss_weights", "balancing")):
             continue
         text = f"{comments.get(name, '')} (default: {field.default})".replace("%", "%%")
         options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
-        kinds = _core(field.annotation)
+        kinds = field_types(field.annotation)
         if kinds == (bool,):
             options |= {"nargs": "?", "const": True, "type": parse_bool, "metavar": "BOOL"}
         elif typing.get_origin(kinds[0]) is tuple:
