@@ -295,13 +295,18 @@ def train_faithful(
             if stop.requested:
                 log.warning("stopped by %s after iteration %d; resume to go on", stop.name, play.iteration)
                 return summarise(curve)
+    return _finish(run, play, curve)
+
+
+def _finish(run: RunDirectory, play: SelfPlay, curve: list[Row]) -> dict[str, Any]:
+    """Write what a finished run leaves, ``results.json`` last."""
+    from spars.reporting import try_report
+
     _save(run, play, curve)
     save_checkpoint(run.path / "policy.pt", play.model.policy.state_dict())
     if play.last_map is not None:
         write_npz(run.path / "map.npz", map=play.last_map, threshold=play.threshold)
     results = summarise(curve)
-    from spars.reporting import try_report
-
     try_report(run.path, results)
     run.write_results(results)
     return results
