@@ -32,6 +32,7 @@ PACKAGES = [name for name in MEMBERS if name != "medshared"]
 # What installing one package alone must not pull in.
 HEAVY = {
     "advmil": ["nibabel", "stable-baselines3", "torch-geometric"],
+    "aespa": ["openslide-python", "stable-baselines3", "torch-geometric", "lifelines", "torchvision"],
     "infection-mt": ["openslide-python", "nibabel", "stable-baselines3"],
     "spars": ["openslide-python", "lightning-fabric", "lightning", "gradio", "torch-geometric", "lifelines"],
     "til-mtl": ["nibabel", "stable-baselines3", "torch-geometric", "lifelines"],

@@ -1,0 +1,1 @@
+"""Interactive segmentation that follows the rater whom the user prefers, on MedSAM."""

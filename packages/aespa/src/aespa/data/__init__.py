@@ -1,0 +1,1 @@
+"""The on-disk formats: LIDC, REFUGE, MBHSeg and plain folders."""

@@ -1,0 +1,1 @@
+"""The networks, one part a file."""

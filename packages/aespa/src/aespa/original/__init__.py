@@ -1,0 +1,1 @@
+"""What the published numbers were made with, where it differs from the corrected behaviour."""

@@ -1,0 +1,1 @@
+"""From raw downloads to the layouts that training reads."""
