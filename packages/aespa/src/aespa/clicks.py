@@ -95,8 +95,8 @@ def simulate_clicks(
     """Click on every image where its mask disagrees most with the followed rater.
 
     The rater is the previous one, with probability ``switch`` another valid one; without a previous one any valid
-    one. The pixel is one of the ``candidates`` with the largest error (probability minus mask). The target is the mean of the
-    valid raters who label that pixel as the click does. The original's ``random_prompt_from_current_mask``.
+    one. The pixel is one of the ``candidates`` at which probability and mask differ most. The target is the mean of
+    the valid raters who label that pixel as the click does. The original's ``random_prompt_from_current_mask``.
 
     Args:
         probabilities: ``[B, S, S]`` in [0, 1], the current mask; None before the first: no click, nobody followed,
