@@ -15,7 +15,7 @@ from aespa.clicks import Clicks, fixed_draws, random_clicks, simulate_clicks
 from aespa.config import Config
 from aespa.data.arrays import RaterArrays
 from aespa.models.network import AespaNetwork
-from aespa.rounds import Knowledge, answer, no_knowledge
+from aespa.rounds import answer, no_knowledge
 from aespa.training_rounds import learn
 
 Clicker = Literal["simulated", "random"]

@@ -16,7 +16,7 @@ from aespa.clicks import ClickDraws, simulate_clicks
 from aespa.config import Config
 from aespa.draws import ItemDraws
 from aespa.losses import mixture_mse, weighted_bce
-from aespa.models.network import AespaNetwork, Mixture
+from aespa.models.network import AespaNetwork
 from aespa.rounds import Answer, Knowledge, answer, no_knowledge
 
 
