@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aespa.models.layers import DerivedTables
-
 
 def _bands(grid: int, window: int) -> list[tuple[int, int, int]]:
     """Return (start, number of windows, tokens a window) of the whole windows and of the cut one of an axis."""
@@ -31,6 +29,8 @@ class RelativeAttention(nn.Module):
         side: tokens a side L of a window, or of the map for attention over the whole image.
     """
 
+    distances: Tensor
+
     def __init__(self, width: int, heads: int, side: int) -> None:
         super().__init__()
         self.heads, self.side = heads, side
@@ -38,7 +38,8 @@ class RelativeAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.rel_h = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
         self.rel_w = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
-        self._tables = DerivedTables()
+        places = torch.arange(side)
+        self.register_buffer("distances", places[:, None] - places + side - 1, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend.
@@ -77,8 +78,8 @@ class RelativeAttention(nn.Module):
         """Attend among the ``h x w`` real tokens of windows of L x L; all ``[n,heads,h*w,D]``."""
         n, heads, tokens, depth = q.shape
         grid = q.view(n, heads, h, w, depth)
-        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self._distances(self.rel_h, "h", h).to(q.dtype))
-        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self._distances(self.rel_w, "w", w).to(q.dtype))
+        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self.rel_h[self.distances[:h]].to(q.dtype))
+        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self.rel_w[self.distances[:w]].to(q.dtype))
         bias = by_row[..., :h, None] + by_column[..., None, :w]
         bias = bias.reshape(n, heads, tokens, tokens)
         if h < self.side or w < self.side:
@@ -88,15 +89,6 @@ class RelativeAttention(nn.Module):
             k = torch.cat([k, key.expand(n, -1, -1, -1)], dim=2)
             v = torch.cat([v, value.expand(n, -1, -1, -1)], dim=2)
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-
-    def _distances(self, table: Tensor, name: str, rows: int) -> Tensor:
-        """Return the table's rows for every pair of a real query and a key of the window ``[rows,L,D]``."""
-
-        def gather() -> Tensor:
-            places = torch.arange(self.side, device=table.device)
-            return table[places[:rows, None] - places + self.side - 1]
-
-        return self._tables.get((name, rows), gather, table)
 
 
 def _padded_bias(by_row: Tensor, by_column: Tensor, h: int, w: int) -> Tensor:
@@ -114,7 +106,8 @@ def _padded_bias(by_row: Tensor, by_column: Tensor, h: int, w: int) -> Tensor:
     Returns:
         ``[...]``.
     """
-    by_row, by_column = by_row.float(), by_column.float()
+    precise = torch.promote_types(by_row.dtype, torch.float32)
+    by_row, by_column = by_row.to(precise), by_column.to(precise)
     parts = []
     if w < by_column.shape[-1]:
         parts.append(by_row.logsumexp(-1) + by_column[..., w:].logsumexp(-1))

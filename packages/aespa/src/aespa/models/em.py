@@ -115,11 +115,13 @@ def responsibilities(
     weights = mixture.weights[:, None].float()
     exponent = -0.5 * (values[..., None].float() - mean).square() / variance
     if rule == "log":
+        # Far from all components the exponents are so large that a weight's logarithm added to them would be lost.
+        exponent = exponent - exponent.detach().amax(dim=-1, keepdim=True)
         # A weight of exactly zero is no component at all, and has no gradient.
-        logits = weights.clamp_min(torch.finfo(torch.float32).tiny).log() - 0.5 * variance.log() + exponent
+        logits = exponent + weights.clamp_min(torch.finfo(torch.float32).tiny).log() - 0.5 * variance.log()
         shares = logits.softmax(dim=-1)
     else:
-        density = weights * exponent.exp() / (2 * math.pi * variance).sqrt()
+        density = weights * (exponent - 0.5 * (2 * math.pi * variance).log()).exp()
         total = density.sum(dim=-1, keepdim=True)
         shares = density / torch.where(total == 0, TINY, total)
     if counts is None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from aespa.models.architecture import WINDOW, Architecture
 from aespa.models.attention import RelativeAttention
 from aespa.models.fusion import Fcomb
-from aespa.models.layers import DerivedTables, LayerNorm2d
+from aespa.models.layers import LayerNorm2d
 from aespa.models.tables import resize_positions
 
 NECK = 256  # channels of the embedding
@@ -80,13 +80,6 @@ class ImageEncoder(nn.Module):
             LayerNorm2d(NECK),
         )
         self.fcomb = Fcomb(NECK)
-        self._tables = DerivedTables()
-
-    def positions(self) -> Tensor:
-        """Return the absolute positions ``[1,g,g,C]``."""
-        return self._tables.get(
-            "pos_embed", lambda: resize_positions(self.pos_embed, self.grid), self.pos_embed
-        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode.
@@ -98,7 +91,7 @@ class ImageEncoder(nn.Module):
             The neck's output ``[B,256,g,g]``.
         """
         x = self.patch_embed(images)
-        x = x + self.positions()
+        x = x + resize_positions(self.pos_embed, self.grid)
         for block in self.blocks:
             x = block(x)
         return self.neck(x.permute(0, 3, 1, 2))

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from aespa.models.layers import DerivedTables, LayerNorm2d
+from aespa.models.layers import LayerNorm2d
 
 DIM = 256
 INSIDE, OUTSIDE, NOT_A_POINT = 1, 0, -1
@@ -59,18 +59,13 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(16, DIM, 1),
         )
         self.no_mask_embed = nn.Embedding(1, DIM)
-        self._tables = DerivedTables()
 
     def dense_positions(self) -> Tensor:
         """Return the encoded centres of the image's tokens ``[1,256,g,g]``."""
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
-
-        def encode() -> Tensor:
-            centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
-            y, x = torch.meshgrid(centres, centres, indexing="ij")
-            return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
-
-        return self._tables.get("dense", encode, matrix)
+        centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
 
     def sparse(self, coords: Tensor, labels: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Encode clicks and boxes.
