@@ -12,7 +12,8 @@ from aespa.config import Config
 from aespa.data.arrays import load_arrays
 from aespa.data.loading import cache_folder
 from aespa.errors import DataError
-from aespa.synthetic import write_lidc
+from aespa.prepare.mbhseg import process_mbhseg
+from aespa.synthetic import write_lidc, write_mbhseg
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,74 @@ def test_refuge_uncropped_is_what_the_original_loaded(golden_folder, golden_npz,
         assert np.array_equal(batch.raters[i].numpy(), golden[f"{key}|raters"][:, 0])
         assert np.array_equal(batch.valid[i].numpy(), golden[f"{key}|valid"])
     assert arrays.rater_ids == tuple("1234567")
+
+
+@pytest.fixture(scope="module")
+def processed(golden_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("processed")
+    assert process_mbhseg(golden_folder / "fixture/MBHSeg", out) == 0
+    return out
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_binary_mbhseg_is_what_the_original_loaded_with_raters_kept_apart(
+    processed, golden_npz, golden_json, split
+):
+    golden, facts = golden_npz("datasets"), golden_json("datasets")[f"MBHSeg-Binary {split}"]
+    arrays = load_arrays(config(processed / "MBHSeg-Binary", "MBHSeg-Binary"), split)
+    assert len(arrays) == facts["items"]
+    # The original padded three and two raters to four and three columns, in the order of the files that exist.
+    assert arrays.rater_ids == (("1", "3") if split == "train" else ("1", "2", "3"))
+    batch = arrays.batch(range(len(arrays)))
+    for i, name in enumerate(arrays.names):
+        key = f"MBHSeg-Binary|{split}|{name.replace('/', '|')}.png"
+        assert np.array_equal(batch.images[i].numpy(), golden[f"{key}|image"])
+        padded = np.zeros_like(golden[f"{key}|raters"][:, 0])
+        padded[: arrays.n_raters] = batch.raters[i]
+        assert np.array_equal(padded, golden[f"{key}|raters"][:, 0])
+        assert np.array_equal(padded.any(axis=(1, 2)), golden[f"{key}|valid"])
+    assert arrays.present.all()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_each_class_of_mbhseg_is_what_the_original_loaded(processed, golden_npz, split):
+    golden = golden_npz("datasets")
+    settings = config(processed / "MBHSeg-Multi", "MBHSeg-Multiclass")
+    arrays = load_arrays(settings, split)
+    batch = arrays.batch(range(len(arrays)))
+    found = {}
+    for i, (name, target) in enumerate(zip(arrays.names, arrays.classes, strict=True)):
+        key = f"MBHSeg-Multi|{split}|{name.rpartition('/')[0].replace('/', '|')}.png"
+        found.setdefault(key, set()).add(target)
+        if f"{key}|image" in golden:
+            assert np.array_equal(batch.images[i].numpy(), golden[f"{key}|image"])
+            assert np.array_equal(batch.raters[i].numpy(), golden[f"{key}|raters"][: arrays.n_raters, target])
+    compared = [
+        key.removesuffix("|image")
+        for key in golden
+        if key.startswith(f"MBHSeg-Multi|{split}") and key.endswith("image")
+    ]
+    assert compared
+    for key in compared:  # an image comes once for each class that somebody outlined
+        assert found[key] == {c for c in range(1, 6) if golden[f"{key}|raters"][:, c].any()}
+    one = load_arrays(settings.model_copy(update={"target_class": 2}), split)
+    assert set(one.classes) == {2}
+    assert len(one) == sum(2 in classes for classes in found.values())
+
+
+def test_missing_raters_keep_their_column(tmp_path):
+    assert process_mbhseg(write_mbhseg(tmp_path / "raw", 4, 0, seed=1), tmp_path) == 0
+    arrays = load_arrays(config(tmp_path / "MBHSeg-Binary", "MBHSeg-Binary"), "train")
+    assert arrays.rater_ids == ("1", "2", "3", "4")
+    by_case = {
+        patient: arrays.present[arrays.patients.index(patient)].tolist() for patient in arrays.patients
+    }
+    assert by_case["ID_train000"] == [True, True, True, True]
+    assert by_case["ID_train001"] == [True, True, True, False]
+    assert by_case["ID_train003"] == [True, False, True, False]
+    assert not arrays.masks[~arrays.present].any()
+    assert not arrays.valid[~arrays.present].any()
+    assert (arrays.valid <= arrays.present).all()
 
 
 def test_threads_and_caches_give_the_same_arrays(lidc, tmp_path):
