@@ -113,7 +113,7 @@ def _case(seed: int, b: int = 5, r: int = 3, s: int = 12):
     return torch.from_numpy(rng.random((b, s, s))).float(), raters, valid, previous
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.2, 0.99]), st.integers(1, 200))
 def test_what_holds_for_every_click(seed, switch, candidates):
     probabilities, raters, valid, previous = _case(seed)
