@@ -14,11 +14,11 @@ import numpy as np
 from aespa.config import Config
 from aespa.data.arrays import RaterArrays, load_arrays
 from aespa.data.splitting import split_by_patient
-from aespa.evaluation import Tables, evaluate, write_tables
+from aespa.evaluation import evaluate, write_tables
 from aespa.models.checkpoint import load_network
 from aespa.models.network import AespaNetwork
 from aespa.original_files import original_log
-from aespa.summary import rounds_of
+from aespa.round_scores import scores_of
 from aespa.trainer import Trainer
 from medshared.files import to_plain
 from medshared.gpu import peak_memory_bytes
@@ -167,49 +167,14 @@ def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: 
     if config.update == "alternating":
         from aespa.original.validation import validate_as_original
 
-        found = validate_as_original(network, arrays, config)
-        by_round, iou, loss, rounds = found.dice, found.iou, found.loss, found.metrics
+        scores = validate_as_original(network, arrays, config)
     else:
-        tables = evaluate(network, arrays, config, control=False, native=False)
-        by_round, iou, loss, rounds = (
-            round_means(tables, "dice"),
-            round_means(tables, "iou"),
-            [],
-            round_metrics(tables),
-        )
-    logger.info(
-        "Total score: %s, IOU: %s, DICE: %s, MABR: %s || @ epoch %d.", loss, iou, by_round, rounds, epoch
-    )
-    values = {"dice": float(np.nanmax(by_round))}
-    values |= {f"dice_r{i}": float(each) for i, each in enumerate(by_round)}
-    values |= {f"iou_r{i}": float(each) for i, each in enumerate(iou)}
-    return values | {key: value for key, value in rounds[-1].items() if key != "run"}
-
-
-def round_means(tables: Tables, key: str) -> list[float]:
-    """Return the mean over pairs of a measure, by round."""
-    return np.mean([rounds_of(row, key) for row in tables.pairs], axis=0).tolist()
-
-
-ORIGINAL_NAMES = {
-    "GED": "ged_dice",
-    "Dice_max": "dice_max",
-    "Dice_match": "dice_match",
-    "Dice_soft": "dice_soft",
-    "Dice_personal_mean": "dice_personal",
-    "Dice_follow": "dice_follow",
-    "Delta_follow_vs_neutral": "follow_less_neutral",
-}
-
-
-def round_metrics(tables: Tables) -> list[dict[str, float]]:
-    """Return the measures of every round under the original's names."""
-    by_name = {
-        name: np.nanmean([rounds_of(row, key) for row in tables.images], axis=0).tolist()
-        for name, key in ORIGINAL_NAMES.items()
-    }
-    n = len(by_name["GED"])
-    return [{"run": i} | {name: values[i] for name, values in by_name.items()} for i in range(n)]
+        scores = scores_of(evaluate(network, arrays, config, control=False, native=False))
+    scores.log(epoch)
+    values = {"dice": float(np.nanmax(scores.dice))}
+    values |= {f"dice_r{i}": float(each) for i, each in enumerate(scores.dice)}
+    values |= {f"iou_r{i}": float(each) for i, each in enumerate(scores.iou)}
+    return values | {key: value for key, value in scores.rounds[-1].items() if key != "run"}
 
 
 def is_first_process() -> bool:
