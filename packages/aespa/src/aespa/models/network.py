@@ -121,6 +121,7 @@ class AespaNetwork(nn.Module):
         n_samples: int,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        uniform: Tensor | None = None,
     ) -> Tensor:
         """Draw latent vectors.
 
@@ -129,6 +130,7 @@ class AespaNetwork(nn.Module):
             n_samples: number N of samples; 1 = the mean, without noise.
             generator: of the noise and of the components; on the mixture's device or on the CPU.
             noise: standard normal ``[N,B,64]`` to use instead of drawing it.
+            uniform: numbers in [0, 1) ``[N,B]`` that choose the components, instead of drawing them.
 
         Returns:
             ``[N,B,64]``, in float32.
@@ -142,7 +144,7 @@ class AespaNetwork(nn.Module):
             noise = _draw(torch.randn, shape, generator, mean.device)
         if self.architecture.latent == "shared":
             return mean[None, :, None] + (weights * deviations).sum(dim=-1)[None, :, None] * noise
-        component = _draw_components(weights, n_samples, generator)
+        component = _draw_components(weights, n_samples, generator, uniform)
         # Straight through: the value of the drawn component, the gradient of the weights.
         chosen = functional.one_hot(component, weights.shape[-1]).to(weights.dtype)
         chosen = chosen + weights - weights.detach()
@@ -202,9 +204,12 @@ def _draw(draw, shape: tuple[int, ...], generator: torch.Generator | None, devic
     return draw(shape, generator=generator, device=at).to(device)
 
 
-def _draw_components(weights: Tensor, n_samples: int, generator: torch.Generator | None) -> Tensor:
+def _draw_components(
+    weights: Tensor, n_samples: int, generator: torch.Generator | None, uniform: Tensor | None
+) -> Tensor:
     """Draw components ``[N,B]`` by their weights ``[B,K]``, by inverting the sums of the weights."""
-    uniform = _draw(torch.rand, (n_samples, len(weights)), generator, weights.device)
+    if uniform is None:
+        uniform = _draw(torch.rand, (n_samples, len(weights)), generator, weights.device)
     sums = weights.detach().double().cumsum(dim=-1)
     places = (uniform.double().t() * sums[:, -1:]).contiguous()
     drawn = torch.searchsorted(sums, places, right=True)
