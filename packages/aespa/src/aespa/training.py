@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from aespa.config import Config
-from aespa.data.arrays import RaterArrays, load_arrays, split_by_patient
+from aespa.data.arrays import RaterArrays, load_arrays
+from aespa.data.splitting import split_by_patient
 from aespa.evaluation import Tables, evaluate, write_tables
 from aespa.models.checkpoint import load_network
 from aespa.models.network import AespaNetwork
@@ -58,8 +59,8 @@ def load_run_arrays(config: Config) -> RunArrays:
             "the test images choose the checkpoint, as in the original; -val_fraction 0.1 keeps patients for it"
         )
         return RunArrays(train, test, test)
-    kept, val = split_by_patient(train.patients, config.val_fraction, config.seed)
-    return RunArrays(train.subset(kept), train.subset(val), test)
+    kept, val = split_by_patient(train, config.val_fraction, config.seed)
+    return RunArrays(kept, val, test)
 
 
 def train_run(
@@ -70,7 +71,7 @@ def train_run(
     arrays: RunArrays | None = None,
     command: Sequence[str] | None = None,
     stop: StopSignal | None = None,
-    report: bool = True,
+    measure: bool = True,
 ) -> dict[str, Any]:
     """Train one run into ``folder`` and return what its ``results.json`` holds.
 
@@ -81,7 +82,7 @@ def train_run(
         arrays: The images, when the caller has them.
         command: The command line, for the record.
         stop: A stop signal that the caller listens to already.
-        report: Write ``report.html``.
+        measure: Measure the best epoch on the test images and write ``report.html``.
 
     Raises:
         medshared.command_line.RunInterruptedError: A signal stopped the run; it can be resumed.
@@ -97,13 +98,13 @@ def train_run(
         logger.info("Logger is ready.")
         logger.info("%s", config)
         if stop is not None:
-            return _train(config, arrays, run, stop, resume=resume, report=report)
+            return _train(config, arrays, run, stop, resume=resume, measure=measure)
         with StopSignal() as own:
-            return _train(config, arrays, run, own, resume=resume, report=report)
+            return _train(config, arrays, run, own, resume=resume, measure=measure)
 
 
 def _train(
-    config: Config, arrays: RunArrays, run: RunDirectory, stop: StopSignal, *, resume: bool, report: bool
+    config: Config, arrays: RunArrays, run: RunDirectory, stop: StopSignal, *, resume: bool, measure: bool
 ) -> dict[str, Any]:
     started = time.perf_counter()
     logger.info("%d images to train on, %d to validate", len(arrays.train), len(arrays.val))
@@ -117,31 +118,38 @@ def _train(
         trainer.fit(stop, sink)
     finally:
         sink.close()
-    network = trainer.network
-    if run.has_checkpoint("best"):
-        network, _ = load_network(run.checkpoint_path("best"), device=trainer.fabric.device)
-    network.eval()
     results: dict[str, Any] = {}
     if trainer.fabric.is_global_zero:
-        tables = evaluate(network, arrays.test, config)
-        summary = write_tables(run.path, tables, config)
         results = {
             "mode": config.mode,
             "dataset": config.dataset,
             "best_epoch": trainer.progress.best_epoch,
             "images": {"train": len(arrays.train), "val": len(arrays.val), "test": len(arrays.test)},
-            "metrics": {key: each["mean"] for key, each in summary.items()},
             "training_seconds": trainer.progress.seconds,
+        }
+        if measure:
+            network = _best_network(trainer, run)
+            summary = write_tables(run.path, evaluate(network, arrays.test, config), config)
+            results["metrics"] = {key: each["mean"] for key, each in summary.items()}
+        results |= {
             "peak_memory_mb": peak_memory_bytes(trainer.fabric.device) / 1e6,
             "seconds": time.perf_counter() - started,
         }
-        if report:
+        if measure:
             from aespa.reporting import try_report
 
             try_report(run.path, results)
         run.write_results(results)
     trainer.fabric.barrier()
     return results
+
+
+def _best_network(trainer: Trainer, run: RunDirectory) -> AespaNetwork:
+    """Return the selected network, in evaluation mode."""
+    network = trainer.network
+    if run.has_checkpoint("best"):
+        network, _ = load_network(run.checkpoint_path("best"), device=trainer.fabric.device)
+    return network.eval()
 
 
 def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: int) -> dict[str, float]:
