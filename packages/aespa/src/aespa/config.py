@@ -86,9 +86,8 @@ class Config(BaseModel):
     pos_weight: Rate = 2.0  # new: of lesion pixels in the cross entropy
     switch_rater: Share = 0.2  # new: AESPA training: chance that a click changes the followed rater
     candidates: Positive = 20  # new: pixels with the largest error among which a click is drawn
-    first_click: Literal["decisive", "unanimous"] | None = (
-        None  # new: SPA; null = decisive; faithful: unanimous
-    )
+    first_click: Literal["unanimous", "decisive"] = "unanimous"  # new: SPA; decisive = where raters differ
+    proposal_weight: Weight | None = None  # new: SPA: loss of the picked proposal; null = 1; faithful: 0
     patience: Positive | None = None  # new: validations without a better Dice before training stops
     save_freq: Positive = 1  # new: epochs between two last.pt; a stopped run goes on from there
 
@@ -142,7 +141,7 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
     "upsample": ("bilinear", "nearest"),
     "click_order": ("xy", "yx"),
     "update": ("per_batch", "alternating"),
-    "first_click": ("decisive", "unanimous"),
+    "proposal_weight": (1.0, 0.0),
     "valid_only": (True, False),
     "stop_when_right": (True, False),
 }
