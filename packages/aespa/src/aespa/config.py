@@ -87,6 +87,7 @@ class Config(BaseModel):
     switch_rater: Share = 0.2  # new: AESPA training: chance that a click changes the followed rater
     candidates: Positive = 20  # new: pixels with the largest error among which a click is drawn
     first_click: Literal["unanimous", "decisive"] = "unanimous"  # new: SPA; decisive = where raters differ
+    proposal_weight: Weight | None = None  # new: SPA: loss of the picked proposal; null = 1; faithful: 0
     patience: Positive | None = None  # new: validations without a better Dice before training stops
     save_freq: Positive = 1  # new: epochs between two last.pt; a stopped run goes on from there
 
@@ -140,6 +141,7 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
     "upsample": ("bilinear", "nearest"),
     "click_order": ("xy", "yx"),
     "update": ("per_batch", "alternating"),
+    "proposal_weight": (1.0, 0.0),
     "valid_only": (True, False),
     "stop_when_right": (True, False),
 }

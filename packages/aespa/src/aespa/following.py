@@ -15,8 +15,7 @@ from aespa.clicks import Clicks, fixed_draws, random_clicks, simulate_clicks
 from aespa.config import Config
 from aespa.data.arrays import RaterArrays
 from aespa.models.network import AespaNetwork
-from aespa.rounds import answer, no_knowledge
-from aespa.training_rounds import learn
+from aespa.rounds import answer, learn, no_knowledge
 
 Clicker = Literal["simulated", "random"]
 
@@ -46,12 +45,16 @@ class Played:
         logits: float32 ``[rounds, P, 4g, 4g]``, the recommended mask of every round.
         coords: float32 ``[rounds, P, 2]``, the click after each round as (x, y).
         labels: int64 ``[rounds, P]``; −1 where none was needed.
+        first_samples: float32 ``[N, P, 4g, 4g]``, logits of all samples of the first round; null with one.
+        chosen: float32 ``[rounds, P, 4g, 4g]``, logits of the proposal that the user picked; null without proposals.
     """
 
     pairs: Pairs
     logits: Tensor
     coords: Tensor
     labels: Tensor
+    first_samples: Tensor | None = None
+    chosen: Tensor | None = None
 
 
 def pairs_of(arrays: RaterArrays) -> Pairs:
@@ -76,6 +79,42 @@ def in_chunks(pairs: Pairs, size: int) -> Iterator[Pairs]:
             first = int(end)
 
 
+@dataclass(frozen=True)
+class PairInputs:
+    """What the rounds of some pairs start from.
+
+    Attributes:
+        features: ``[P, 256, g, g]``; each image was encoded once.
+        raters: ``[P, R, S, S]``.
+        valid: bool ``[P, R]``.
+        followed: int64 ``[P]``.
+    """
+
+    features: Tensor
+    raters: Tensor
+    valid: Tensor
+    followed: Tensor
+
+
+def pair_inputs(network: AespaNetwork, arrays: RaterArrays, pairs: Pairs) -> PairInputs:
+    """Encode the images of some pairs."""
+    device = network.initial_responsibilities.device
+    images, where = np.unique(pairs.image, return_inverse=True)
+    batch = arrays.batch(images, device)
+    rows = torch.from_numpy(where).to(device)
+    return PairInputs(
+        network.encode(batch.images)[rows],
+        batch.raters[rows],
+        batch.valid[rows],
+        torch.from_numpy(pairs.rater).to(device),
+    )
+
+
+def pair_names(arrays: RaterArrays, pairs: Pairs) -> list[str]:
+    """Return a name for every pair, for the chance that belongs to it."""
+    return [f"{arrays.names[i]}/{arrays.rater_ids[r]}" for i, r in zip(pairs.image, pairs.rater, strict=True)]
+
+
 @torch.no_grad()
 def play_following(
     network: AespaNetwork,
@@ -98,20 +137,13 @@ def play_following(
         clicker: ``random`` clicks anywhere with any label, the control.
         replay: Clicks of the same pairs that are used instead.
     """
-    device = network.initial_responsibilities.device
-    images, where = np.unique(pairs.image, return_inverse=True)
-    batch = arrays.batch(images, device)
-    rows = torch.from_numpy(where).to(device)
-    features = network.encode(batch.images)[rows]
-    raters, valid = batch.raters[rows], batch.valid[rows]
-    followed = torch.from_numpy(pairs.rater).to(device)
-    names = [
-        f"{arrays.names[i]}/{arrays.rater_ids[r]}" for i, r in zip(pairs.image, pairs.rater, strict=True)
-    ]
+    inputs = pair_inputs(network, arrays, pairs)
+    raters, valid, followed = inputs.raters, inputs.valid, inputs.followed
+    names = pair_names(arrays, pairs)
     knowledge = no_knowledge(network, len(pairs))
     logits, coords, labels = [], [], []
     for number in range(config.runs):
-        said = answer(network, features, knowledge)
+        said = answer(network, inputs.features, knowledge)
         logits.append(said.mean[:, 0].float())
         probability = torch.sigmoid(network.upsample(said.mean).float())[:, 0]
         if replay is not None:

@@ -125,3 +125,15 @@ def answer(
     chance = {} if draws is None else {"noise": draws.noise, "uniform": draws.uniform}
     latents = network.latents(mixture, n_samples, **chance)
     return Answer(network.decode(features, latents, prompts), mixture)
+
+
+def learn(knowledge: Knowledge, said: Answer, responsibilities: Tensor) -> Knowledge:
+    """Return the knowledge with this round's mask in place of the one before; no gradient crosses rounds."""
+    return Knowledge(knowledge.coords, knowledge.labels, said.mean.detach(), responsibilities.detach())
+
+
+def low_resolution(network: AespaNetwork, masks: Tensor) -> Tensor:
+    """Average masks ``[..., S, S]`` over the cells of the network's logits ``[..., 4g, 4g]``."""
+    size = network.architecture.low_res
+    factor = masks.shape[-1] // size
+    return masks.unflatten(-1, (size, factor)).unflatten(-3, (size, factor)).mean(dim=(-3, -1))

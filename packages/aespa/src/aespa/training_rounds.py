@@ -17,7 +17,7 @@ from aespa.config import Config
 from aespa.draws import ItemDraws
 from aespa.losses import mixture_mse, weighted_bce
 from aespa.models.network import AespaNetwork
-from aespa.rounds import Answer, Knowledge, answer, no_knowledge
+from aespa.rounds import Answer, answer, learn, low_resolution, no_knowledge
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,3 @@ def refine(network: AespaNetwork, said: Answer, wanted: Tensor) -> tuple[Tensor,
         found = network.responsibilities(torch.sigmoid(said.mean.float()).flatten(1), said.mixture)
         target = network.responsibilities(low_resolution(network, wanted).flatten(1), said.mixture)
     return mixture_mse(network.EM_weights(found), target), found
-
-
-def low_resolution(network: AespaNetwork, masks: Tensor) -> Tensor:
-    """Average masks ``[..., S, S]`` over the cells of the network's logits ``[..., 4g, 4g]``."""
-    size = network.architecture.low_res
-    factor = masks.shape[-1] // size
-    return masks.unflatten(-1, (size, factor)).unflatten(-3, (size, factor)).mean(dim=(-3, -1))
-
-
-def learn(knowledge: Knowledge, said: Answer, responsibilities: Tensor) -> Knowledge:
-    """Return the knowledge with this round's mask in place of the one before; no gradient crosses rounds."""
-    return Knowledge(knowledge.coords, knowledge.labels, said.mean.detach(), responsibilities.detach())

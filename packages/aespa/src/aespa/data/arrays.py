@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-    from aespa.data.records import Record
+    from aespa.config import Config
+    from aespa.data.on_demand import ImagesOnDemand
+    from aespa.data.records import Record, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,8 @@ class RaterArrays:
     """The images of a split and their raters' masks.
 
     Attributes:
-        images: uint8 ``[n, 3, S, S]``; the channels of grey images are views of one.
+        images: uint8 ``[n, 3, S, S]``; the channels of grey images are views of one. With ``cache: off`` an object
+            that decodes what it is indexed with.
         masks: uint8 0/1 ``[n, R, S, S]``.
         valid: bool ``[n, R]``: the mask has a pixel at this size.
         present: bool ``[n, R]``: the rater outlined the image; implied by `valid`, an outline may be empty.
@@ -71,7 +74,7 @@ class RaterArrays:
         records: files the images came from; empty for images that were drawn.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | ImagesOnDemand
     masks: NDArray[np.uint8]
     valid: NDArray[np.bool_]
     present: NDArray[np.bool_]
@@ -132,8 +135,7 @@ class RaterArrays:
         where = np.asarray(indices, np.int64).reshape(-1)
         if where.size and (where.min() < 0 or where.max() >= len(self)):
             raise IndexError(f"indices must lie in [0, {len(self)}), found {where.min()} to {where.max()}")
-        grey = self.images.strides[1] == 0
-        images = torch.from_numpy(self.images[where, :1] if grey else self.images[where]).to(device)
+        images = torch.from_numpy(self._stored(where)).to(device)
         # Scaled before it is spread over the channels; the quotient is the original's, bit for bit.
         images = (images.float() / 255).expand(-1, 3, -1, -1).contiguous()
         return Batch(
@@ -142,6 +144,12 @@ class RaterArrays:
             torch.from_numpy(self.valid[where]).to(device),
             torch.from_numpy(where).to(device),
         )
+
+    def _stored(self, where: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return images ``[k, 1 or 3, S, S]``, grey ones once."""
+        if isinstance(self.images, np.ndarray) and self.images.strides[1] == 0:
+            return self.images[where, :1]
+        return self.images[where]
 
     def native(self, index: int) -> NativeSample:
         """Return one image and its masks at the resolution of the files; drawn images are returned as they are.
@@ -161,7 +169,8 @@ class RaterArrays:
             from aespa.data.reading import read_sample
 
             return NativeSample(*read_sample(self.records[index]))
-        image = np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
+        image = np.ascontiguousarray(self._stored(np.asarray([index]))[0].transpose(1, 2, 0))
+        image = np.broadcast_to(image, (*image.shape[:2], 3))
         return NativeSample(image, self.masks[index].astype(bool), self.present[index].copy())
 
     def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> RaterArrays:
@@ -171,10 +180,12 @@ class RaterArrays:
         def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[i] for i in where.tolist())
 
-        images = self.images[where, :1] if self.images.strides[1] == 0 else self.images[where]
+        images = self.images
         return replace(
             self,
-            images=three_channels(images),
+            images=three_channels(self._stored(where))
+            if isinstance(images, np.ndarray)
+            else images.pick(where),
             masks=self.masks[where],
             valid=self.valid[where],
             present=self.present[where],
@@ -188,3 +199,36 @@ class RaterArrays:
 def three_channels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return images ``[n, 1 or 3, S, S]`` as ``[n, 3, S, S]`` without copying a grey channel."""
     return np.broadcast_to(images, (len(images), 3, *images.shape[2:]))
+
+
+def load_arrays(config: Config, split: Split) -> RaterArrays:
+    """Read a split at the network's input size.
+
+    Images that no rater outlines at this size are left out, with a line in the log that says how many.
+
+    Args:
+        config: The data keys; ``w`` threads decode, and ``cache: disk`` keeps the result in ``cache_dir`` and maps it
+            into memory until a file or a setting changes.
+        split: ``"train"`` or ``"test"``.
+
+    Returns:
+        The arrays; with ``subset`` only that many images, evenly spaced.
+
+    Raises:
+        DataError: Wrong layout, damaged files, masks that do not fit, or no image that any rater outlines.
+    """
+    from aespa.data.loading import load_resized
+
+    resized = load_resized(config, split)
+    records = resized.records
+    return RaterArrays(
+        images=three_channels(resized.images) if isinstance(resized.images, np.ndarray) else resized.images,
+        masks=resized.masks,
+        valid=np.asarray(resized.masks.any(axis=(2, 3))),
+        present=resized.present,
+        names=tuple(record.name for record in records),
+        patients=tuple(record.patient for record in records),
+        rater_ids=records[0].rater_ids,
+        classes=tuple(record.target_class for record in records),
+        records=tuple(records),
+    )

@@ -15,6 +15,7 @@ from aespa.models.em import EMMeanVariance
 from aespa.models.image_encoder import ImageEncoder
 from aespa.models.network import AespaNetwork
 
+_DRAWS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
 INITIAL_VARIANCE = 0.02  # of a component, where the means are spread over the probabilities
 
 
@@ -49,7 +50,10 @@ class _Undrawn(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call a function, unless it draws."""
-        return args[0] if func in (Tensor.uniform_, Tensor.normal_) else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _initialise(network: AespaNetwork) -> None:

@@ -211,5 +211,6 @@ def _draw_components(
     if uniform is None:
         uniform = _draw(torch.rand, (n_samples, len(weights)), generator, weights.device)
     sums = weights.detach().double().cumsum(dim=-1)
-    drawn = torch.searchsorted(sums, uniform.double().t() * sums[:, -1:], right=True)
+    places = (uniform.double().t() * sums[:, -1:]).contiguous()
+    drawn = torch.searchsorted(sums, places, right=True)
     return drawn.clamp_max(weights.shape[-1] - 1).t()

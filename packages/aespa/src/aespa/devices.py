@@ -1,0 +1,58 @@
+"""Which devices a run uses, by the original's flags or by ``device``."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from aespa.config import Config
+from aespa.errors import TrainingError
+from medshared.gpu import select_device
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a run computes.
+
+    Attributes:
+        accelerator: ``cpu``, ``cuda`` or ``mps``.
+        numbers: Numbers of the CUDA devices, or how many processes.
+    """
+
+    accelerator: str
+    numbers: list[int] | int
+
+    @property
+    def count(self) -> int:
+        """Number of processes."""
+        return self.numbers if isinstance(self.numbers, int) else len(self.numbers)
+
+
+def choose_devices(config: Config) -> Devices:
+    """Return the devices that ``device``, ``devices``, ``gpu``, ``gpu_device`` and ``distributed`` ask for.
+
+    Raises:
+        TrainingError: ``distributed`` is no list of device numbers.
+        medshared.gpu.DeviceError: A device is not there.
+    """
+    if config.distributed != "none":
+        parts = config.distributed.split(",")
+        if not all(part.strip().isdigit() for part in parts):
+            raise TrainingError(
+                f"distributed: expected none or numbers of CUDA devices such as 0,1, found {config.distributed!r}"
+            )
+        numbers = [int(part) for part in parts]
+        for number in numbers:
+            select_device(f"cuda:{number}")
+        return Devices("cuda", numbers)
+    name = config.device
+    if name == "auto" and not config.gpu:
+        name = "cpu"
+    device = select_device(name)
+    if device.type != "cuda":
+        return Devices(device.type, config.devices)
+    if config.devices > 1:
+        return Devices("cuda", config.devices)
+    return Devices("cuda", [config.gpu_device if device.index is None else device.index])

@@ -1,0 +1,219 @@
+"""One run from start to end: train, keep the best epoch, measure it, write what a person reads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aespa.config import Config
+from aespa.data.arrays import RaterArrays, load_arrays
+from aespa.data.splitting import split_by_patient
+from aespa.evaluation import Tables, evaluate, write_tables
+from aespa.models.checkpoint import load_network
+from aespa.models.network import AespaNetwork
+from aespa.original_files import original_log
+from aespa.summary import rounds_of
+from aespa.trainer import Trainer
+from medshared.files import to_plain
+from medshared.gpu import peak_memory_bytes
+from medshared.loggers import open_logger
+from medshared.process import StopSignal, run_logging
+from medshared.runs import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunArrays:
+    """The images of a run.
+
+    Attributes:
+        train: For training.
+        val: Chooses the epoch.
+        test: Measures it; the same as ``val`` where the configuration keeps no training patients for that.
+    """
+
+    train: RaterArrays
+    val: RaterArrays
+    test: RaterArrays
+
+
+def load_run_arrays(config: Config) -> RunArrays:
+    """Read the images of a run.
+
+    Args:
+        config: Resolved configuration.
+
+    Raises:
+        DataError: A file cannot be used, or a split is empty.
+    """
+    train, test = load_arrays(config, "train"), load_arrays(config, "test")
+    if not config.val_fraction:
+        logger.warning(
+            "the test images choose the checkpoint, as in the original; -val_fraction 0.1 keeps patients for it"
+        )
+        return RunArrays(train, test, test)
+    kept, val = split_by_patient(train, config.val_fraction, config.seed)
+    return RunArrays(kept, val, test)
+
+
+def train_run(
+    config: Config,
+    folder: Path,
+    *,
+    resume: bool = False,
+    arrays: RunArrays | None = None,
+    command: Sequence[str] | None = None,
+    stop: StopSignal | None = None,
+    measure: bool = True,
+) -> dict[str, Any]:
+    """Train one run into ``folder`` and return what its ``results.json`` holds.
+
+    Args:
+        config: Configuration; switches that are null are resolved here.
+        folder: Run directory, created.
+        resume: Go on with the run that ``folder`` holds.
+        arrays: The images, when the caller has them.
+        command: The command line, for the record.
+        stop: A stop signal that the caller listens to already.
+        measure: Measure the best epoch on the test images and write ``report.html``.
+
+    Raises:
+        medshared.command_line.RunInterruptedError: A signal stopped the run; it can be resumed.
+        DataError: A split is empty or a file cannot be used.
+        TrainingError: Training cannot go on.
+    """
+    config = config.resolved()
+    arrays = arrays or load_run_arrays(config)
+    run = RunDirectory(folder)
+    if is_first_process():
+        run.create(to_plain(config.model_dump()), command=command, seed=config.seed, resume=resume)
+    with run_logging("aespa", run.path / "log.txt"), original_log(run.path):
+        logger.info("Logger is ready.")
+        logger.info("%s", config)
+        if stop is not None:
+            return _train(config, arrays, run, stop, resume=resume, measure=measure)
+        with StopSignal() as own:
+            return _train(config, arrays, run, own, resume=resume, measure=measure)
+
+
+def _train(
+    config: Config, arrays: RunArrays, run: RunDirectory, stop: StopSignal, *, resume: bool, measure: bool
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    logger.info("%d images to train on, %d to validate", len(arrays.train), len(arrays.val))
+    trainer = Trainer(
+        config, arrays.train, run, lambda network, epoch: validate(network, arrays.val, config, epoch)
+    )
+    if resume and run.has_checkpoint("last"):
+        trainer.restore()
+    sink = open_logger(config.logger, run.path, project="aespa", config=to_plain(config.model_dump()))
+    try:
+        trainer.fit(stop, sink)
+    finally:
+        sink.close()
+    results: dict[str, Any] = {}
+    if trainer.fabric.is_global_zero:
+        results = {
+            "mode": config.mode,
+            "dataset": config.dataset,
+            "best_epoch": trainer.progress.best_epoch,
+            "images": {"train": len(arrays.train), "val": len(arrays.val), "test": len(arrays.test)},
+            "training_seconds": trainer.progress.seconds,
+        }
+        if measure:
+            network = _best_network(trainer, run)
+            summary = write_tables(run.path, evaluate(network, arrays.test, config), config)
+            results["metrics"] = {key: each["mean"] for key, each in summary.items()}
+        results |= {
+            "peak_memory_mb": peak_memory_bytes(trainer.fabric.device) / 1e6,
+            "seconds": time.perf_counter() - started,
+        }
+        if measure:
+            from aespa.reporting import try_report
+
+            try_report(run.path, results)
+        run.write_results(results)
+    trainer.fabric.barrier()
+    return results
+
+
+def _best_network(trainer: Trainer, run: RunDirectory) -> AespaNetwork:
+    """Return the selected network, in evaluation mode."""
+    network = trainer.network
+    if run.has_checkpoint("best"):
+        network, _ = load_network(run.checkpoint_path("best"), device=trainer.fabric.device)
+    return network.eval()
+
+
+def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: int) -> dict[str, float]:
+    """Measure the network during training; ``dice`` chooses the best epoch.
+
+    Args:
+        network: In evaluation mode.
+        arrays: The validation images.
+        config: Resolved configuration.
+        epoch: For the log.
+
+    Returns:
+        ``dice`` of the best round, its value by round, and the other measures of the last round.
+    """
+    if config.update == "alternating":
+        from aespa.original.validation import validate_as_original
+
+        found = validate_as_original(network, arrays, config)
+        by_round, iou, loss, rounds = found.dice, found.iou, found.loss, found.metrics
+    else:
+        tables = evaluate(network, arrays, config, control=False, native=False)
+        by_round, iou, loss, rounds = (
+            round_means(tables, "dice"),
+            round_means(tables, "iou"),
+            [],
+            round_metrics(tables),
+        )
+    logger.info(
+        "Total score: %s, IOU: %s, DICE: %s, MABR: %s || @ epoch %d.", loss, iou, by_round, rounds, epoch
+    )
+    values = {"dice": float(np.nanmax(by_round))}
+    values |= {f"dice_r{i}": float(each) for i, each in enumerate(by_round)}
+    values |= {f"iou_r{i}": float(each) for i, each in enumerate(iou)}
+    return values | {key: value for key, value in rounds[-1].items() if key != "run"}
+
+
+def round_means(tables: Tables, key: str) -> list[float]:
+    """Return the mean over pairs of a measure, by round."""
+    return np.mean([rounds_of(row, key) for row in tables.pairs], axis=0).tolist()
+
+
+ORIGINAL_NAMES = {
+    "GED": "ged_dice",
+    "Dice_max": "dice_max",
+    "Dice_match": "dice_match",
+    "Dice_soft": "dice_soft",
+    "Dice_personal_mean": "dice_personal",
+    "Dice_follow": "dice_follow",
+    "Delta_follow_vs_neutral": "follow_less_neutral",
+}
+
+
+def round_metrics(tables: Tables) -> list[dict[str, float]]:
+    """Return the measures of every round under the original's names."""
+    by_name = {
+        name: np.nanmean([rounds_of(row, key) for row in tables.images], axis=0).tolist()
+        for name, key in ORIGINAL_NAMES.items()
+    }
+    n = len(by_name["GED"])
+    return [{"run": i} | {name: values[i] for name, values in by_name.items()} for i in range(n)]
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes; others are started by it or by the scheduler."""
+    import os
+
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
