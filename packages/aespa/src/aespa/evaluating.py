@@ -58,10 +58,10 @@ def evaluate_run(
         raise CheckpointError(
             "-weights: give the checkpoint to evaluate, such as Model/checkpoint_best.pth of a run"
         )
-    config = config.resolved()
+    weights, config = config.weights, config.resolved()
     started = time.perf_counter()
     device = choose_devices(config).first
-    network, _ = load_network(config.weights, device=device, image_size=config.image_size)
+    network, _ = load_network(weights, device=device, image_size=config.image_size)
     network.eval()
     arrays = arrays or load_arrays(config, "test")
     run = RunDirectory(folder)

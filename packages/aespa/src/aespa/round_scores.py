@@ -65,7 +65,9 @@ def scores_of(tables: Tables) -> RoundScores:
         for name, key in _NAMES.items()
     }
     n = len(by_name["GED"])
-    rounds = [{"run": i} | {name: values[i] for name, values in by_name.items()} for i in range(n)]
+    rounds: list[dict[str, float]] = [
+        {"run": i} | {name: values[i] for name, values in by_name.items()} for i in range(n)
+    ]
     iou, dice = (
         np.mean([rounds_of(row, key) for row in tables.pairs], axis=0).tolist() for key in ("iou", "dice")
     )

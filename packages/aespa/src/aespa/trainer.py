@@ -23,7 +23,7 @@ from aespa.data.arrays import Batch, RaterArrays
 from aespa.devices import choose_devices
 from aespa.draws import ItemDraws
 from aespa.errors import TrainingError
-from aespa.gradients import average_gradients
+from aespa.gradients import average_gradients, reduced
 from aespa.models.architecture import Architecture
 from aespa.models.build import build_network
 from aespa.models.checkpoint import load_network, save_network
@@ -207,7 +207,7 @@ class Trainer:
                 )
         mean = progress.loss_sum / len(batches)
         if fabric.world_size > 1:
-            mean = float(fabric.all_reduce(torch.tensor(mean), reduce_op="mean"))
+            mean = float(reduced(fabric, torch.tensor(mean, device=fabric.device), "mean"))
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         return mean
 
