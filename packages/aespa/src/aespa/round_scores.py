@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class RoundScores:
     loss: list[float]
     iou: list[float]
     dice: list[float]
-    rounds: list[dict[str, float]]
+    rounds: list[dict[str, Any]]
 
     def log(self, epoch: int) -> None:
         """Write the line that the original writes after a validation."""
@@ -65,7 +66,7 @@ def scores_of(tables: Tables) -> RoundScores:
         for name, key in _NAMES.items()
     }
     n = len(by_name["GED"])
-    rounds: list[dict[str, float]] = [
+    rounds: list[dict[str, Any]] = [
         {"run": i} | {name: values[i] for name, values in by_name.items()} for i in range(n)
     ]
     iou, dice = (
