@@ -71,7 +71,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, arrays: RaterArrays, run: RunDirectory, validate: Validate) -> None:
-        self.config, self.arrays, self.run, self.validate = config, arrays, run, validate
+        self.config, self.arrays, self.validate = config, arrays, validate
         devices = choose_devices(config)
         precision: Any = resolve_precision(config.amp, devices.accelerator)
         self.fabric = Fabric(
@@ -81,6 +81,7 @@ class Trainer:
             precision=precision,
         )
         self.fabric.launch()
+        self.run = RunDirectory(self.fabric.broadcast(str(run.path)))
         self.network = start_network(config).to(self.fabric.device)
         fused = self.fabric.device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(self.network.parameters(), lr=config.lr, fused=fused)

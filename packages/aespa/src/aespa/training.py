@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,15 +94,16 @@ def train_run(
     config = config.resolved()
     arrays = arrays or load_run_arrays(config)
     run = RunDirectory(folder)
-    if is_first_process():
-        run.create(to_plain(config.model_dump()), command=command, seed=config.seed, resume=resume)
-    with run_logging("aespa", run.path / "log.txt"), original_log(run.path):
+    with ExitStack() as stack:
+        # Of several processes one writes; the others are told the folder when they meet.
+        if is_first_process():
+            run.create(to_plain(config.model_dump()), command=command, seed=config.seed, resume=resume)
+            stack.enter_context(run_logging("aespa", run.path / "log.txt"))
+            stack.enter_context(original_log(run.path))
         logger.info("Logger is ready.")
         logger.info("%s", config)
-        if stop is not None:
-            return _train(config, arrays, run, stop, resume=resume, measure=measure)
-        with StopSignal() as own:
-            return _train(config, arrays, run, own, resume=resume, measure=measure)
+        stop = stop or stack.enter_context(StopSignal())
+        return _train(config, arrays, run, stop, resume=resume, measure=measure)
 
 
 def _train(
@@ -111,9 +114,11 @@ def _train(
     trainer = Trainer(
         config, arrays.train, run, lambda network, epoch: validate(network, arrays.val, config, epoch)
     )
+    run = trainer.run
     if resume and run.has_checkpoint("last"):
         trainer.restore()
-    sink = open_logger(config.logger, run.path, project="aespa", config=to_plain(config.model_dump()))
+    kind = config.logger if trainer.fabric.is_global_zero else "csv"
+    sink = open_logger(kind, run.path, project="aespa", config=to_plain(config.model_dump()))
     try:
         trainer.fit(stop, sink)
     finally:
@@ -179,6 +184,4 @@ def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: 
 
 def is_first_process() -> bool:
     """Return whether this process is the one that writes; others are started by it or by the scheduler."""
-    import os
-
     return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
