@@ -28,7 +28,7 @@ from aespa.models.architecture import Architecture
 from aespa.models.build import build_network
 from aespa.models.checkpoint import load_network, save_network
 from aespa.models.network import AespaNetwork
-from aespa.models.sam_weights import load_sam_weights
+from aespa.models.sam_weights import check_fit, load_sam_weights
 from aespa.original_files import link_best
 from aespa.proposing_losses import proposal_losses
 from aespa.training_rounds import RoundLoss, follow_losses, plain_losses
@@ -299,18 +299,16 @@ def start_network(config: Config) -> AespaNetwork:
     Raises:
         CheckpointError: A weight file cannot be used.
     """
-    if config.pretrain is not None:
-        network, _ = load_network(config.pretrain, image_size=config.image_size)
-        wanted = Architecture.from_config(config)
-        if network.architecture != wanted:
-            logger.warning(
-                "-pretrain %s: its architecture is used, not the flags': %s",
-                config.pretrain,
-                network.architecture,
-            )
-        return network
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network = build_network(Architecture.from_config(config), generator=generator)
+    if config.pretrain is not None:
+        given, _ = load_network(config.pretrain, image_size=config.image_size)
+        check_fit(
+            config.pretrain, given.state_dict(), network.state_dict(), mend="give the flags of that run"
+        )
+        network.load_state_dict(given.state_dict())
+        network.initial_responsibilities.copy_(given.initial_responsibilities)
+        return network
     if config.sam_ckpt is not None:
         for line in load_sam_weights(network, config.sam_ckpt, mode=config.sam_load or "full").lines():
             logger.info("%s", line)
