@@ -151,6 +151,11 @@ def test_disk_cache_is_mapped_and_follows_files_and_settings(lidc, tmp_path, cap
 
     smaller = load_arrays(config(data, cache="disk", image_size=16), "train")
     assert smaller.images.shape == (10, 3, 16, 16)
+    assert load_arrays(config(data, cache="disk", subset=2), "train").names == (
+        first.names[0],
+        first.names[9],
+    )
+    assert load_arrays(config(data, cache="disk"), "train").names == first.names
 
     changed = first.records[2].image
     shutil.copy(first.records[3].image, changed)
