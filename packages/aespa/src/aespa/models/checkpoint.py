@@ -66,7 +66,8 @@ def load_network(
     """
     loaded = read_checkpoint(path)
     try:
-        state = extract_state_dict(loaded, keys=("state_dict",))
+        bare = {key: value for key, value in loaded.items() if "." in key}
+        state = extract_state_dict(loaded if "state_dict" in loaded else bare, keys=("state_dict",))
     except WeightsError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}; {MEND}") from error
     architecture = _architecture(path, loaded, state)
