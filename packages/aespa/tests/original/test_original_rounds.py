@@ -9,10 +9,17 @@ import pytest
 import torch
 
 from aespa.clicks import Clicks
+from aespa.config import Config
+from aespa.data.arrays import Batch
+from aespa.draws import ItemDraws
+from aespa.errors import TrainingError
+from aespa.losses import weighted_bce
 from aespa.models.architecture import Architecture
-from aespa.models.build import empty_network
+from aespa.models.build import build_network, empty_network
+from aespa.models.network import AespaNetwork, Mixture
 from aespa.original.aespa_rounds import aespa_rounds
-from aespa.original.phases import Phases
+from aespa.original.phases import Phases, mask_loss, mask_responsibilities
+from aespa.original.rounds import alternating_step
 from aespa.original.spa_rounds import spa_rounds
 from aespa.rounds import LatentDraws
 
@@ -122,3 +129,89 @@ def test_golden_order_of_spa(recorded):
         runs=2,
     )
     run.check()
+
+
+def _batch() -> Batch:
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    far = torch.stack([(x - 32).square() + (y - c).square() for c in (24, 40)])
+    raters = torch.stack([far < 100, far < 250], dim=1).float()
+    images = 0.2 + 0.4 * raters.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    return Batch(images, raters, torch.ones(2, 2, dtype=torch.bool), torch.arange(2))
+
+
+def _tiny(mode: str, *, faithful: bool = True, **changes) -> tuple[AespaNetwork, Config]:
+    small = {"encoder": "tiny", "image_size": 64, "runs": 2, "num_samples": 4, "n_clusters": 2}
+    config = Config(
+        mode=mode, faithful=faithful, update="alternating", n_components=4, **small, **changes
+    ).resolved()
+    return build_network(Architecture.from_config(config)), config
+
+
+@pytest.mark.parametrize("faithful", [True, False])
+@pytest.mark.parametrize("mode", ["AESPA", "SPA"])
+def test_a_step_follows_from_the_draws_and_teaches_its_parts(mode, faithful):
+    def train(seed: int) -> tuple[dict[str, float], set[str]]:
+        network, config = _tiny(mode, faithful=faithful)
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        optimizer = torch.optim.Adam(network.parameters(), lr=5e-4)
+        found = alternating_step(network, optimizer, _batch(), draws=ItemDraws([seed, 7]), config=config)
+        after = network.state_dict()
+        return found, {key.split(".")[0] for key in after if not torch.equal(after[key], before[key])}
+
+    (first, taught), (again, _), (other, _) = train(1), train(1), train(2)
+    assert first == again
+    assert first != other
+    assert first["loss"] == pytest.approx(first["mask"] + first["mixture"])
+    assert taught == set(PARTS) - ({"EM_mean_variance"} if mode == "AESPA" else set())
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "message"),
+    [("AESPA", {"amp": "16"}, "use -amp 32 or -amp bf16"), ("SAM", {}, "use -update per_batch for SAM")],
+)
+def test_what_has_no_such_order_is_named(mode, changes, message):
+    network, config = _tiny(mode, **changes)
+    optimizer = torch.optim.Adam(network.parameters())
+    with pytest.raises(TrainingError, match=message):
+        alternating_step(network, optimizer, _batch(), draws=ItemDraws([1, 2]), config=config)
+
+
+def test_phases_leave_what_was_frozen_frozen():
+    network, _ = _tiny("AESPA")
+    network.EM_weights.fc1.weight.requires_grad_(False)
+    phases = Phases(network, None)
+
+    def fail() -> None:
+        with phases.learning(network.EM_weights):
+            assert network.EM_weights.fc1.weight.requires_grad
+            assert not any(p.requires_grad for p in network.image_encoder.parameters())
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["EM_weights.fc1.weight"]
+
+
+@pytest.mark.parametrize("upsample", ["nearest", "bilinear"])
+def test_the_loss_of_enlarged_logits(upsample):
+    network = build_network(Architecture(encoder="tiny", image_size=64, upsample=upsample))
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 1, 32, 32, generator=generator)
+    wanted = torch.randint(0, 3, (2, 64, 64), generator=generator) / 2
+    expected = weighted_bce(network.upsample(logits)[:, 0], wanted, 2.0)
+    torch.testing.assert_close(mask_loss(network, logits, wanted, 2.0), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [2, 4, 5000])
+def test_repeated_values_of_a_mask_are_counted(levels):
+    network = build_network(Architecture(encoder="tiny", image_size=64, n_components=3))
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.randint(0, levels, (2, 64, 64), generator=generator) / (levels - 1)
+    mixture = Mixture(
+        torch.tensor([[0.2, 0.5, 0.3]] * 2), torch.tensor([[0.1, 0.4, 1.1]] * 2), torch.full((2, 3), 0.1)
+    )
+    expected = network.responsibilities(wanted.flatten(1), mixture)
+    torch.testing.assert_close(
+        mask_responsibilities(network, wanted, mixture), expected, rtol=1e-5, atol=1e-6
+    )
