@@ -76,15 +76,7 @@ def kmeans(
         True
     """
     batch = samples[None] if samples.ndim == 2 else samples
-    n = batch.shape[1]
-    if not 1 <= k <= n:
-        raise ValueError(f"n_clusters must lie between 1 and the number of samples, {n}, found {k}")
-    gram = _gram(_centred(batch)[0])
-    if initial is None:
-        initial = _plus_plus(gram, k, generator or torch.Generator().manual_seed(0))
-    labels, inertia = _lloyd(gram, initial.to(gram.device))
-    sizes = functional.one_hot(labels, k).sum(dim=1)
-    return Clusters(labels, sizes, inertia, initial)
+    return _cluster(_gram(_centred(batch)[0]), k, generator, initial)
 
 
 def choose_cluster(
@@ -116,9 +108,9 @@ def choose_cluster(
     x, wanted = samples, mask.to(samples.dtype)
     if joint:
         x, wanted = samples.transpose(0, 1).reshape(1, n, b * d), wanted.reshape(1, b * d)
-    found = kmeans(x, k, generator) if clusters is None else clusters
     moved, centre = _centred(x)
     gram = _gram(moved)
+    found = _cluster(gram, k, generator, None) if clusters is None else clusters
     share = _membership(found.labels, found.sizes.shape[1])
     squared = torch.einsum("bnk,bnm,bmk->bk", share, gram, share)
     inner = torch.einsum(
@@ -174,6 +166,18 @@ def selection_clicks(
         labels = labels.masked_fill(~has_alternative, NO_CLICK)
         coords = coords.masked_fill(~has_alternative[:, None], 0.0)
     return Clicks(coords, labels, target, torch.full_like(labels, -1))
+
+
+def _cluster(gram: Tensor, k: int, generator: torch.Generator | None, initial: Tensor | None) -> Clusters:
+    """Group samples by their inner products ``[B, N, N]``."""
+    n = gram.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"n_clusters must lie between 1 and the number of samples, {n}, found {k}")
+    if initial is None:
+        initial = _plus_plus(gram, k, generator or torch.Generator().manual_seed(0))
+    labels, inertia = _lloyd(gram, initial.to(gram.device))
+    sizes = functional.one_hot(labels, k).sum(dim=1)
+    return Clusters(labels, sizes, inertia, initial)
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor]:

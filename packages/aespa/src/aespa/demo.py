@@ -6,11 +6,11 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aespa.config import Config, Mode
 from aespa.errors import DataError
@@ -20,12 +20,15 @@ from medshared.gpu import one_thread
 
 logger = logging.getLogger(__name__)
 
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
 SIZE_PX = 64
 N_TRAIN, N_TEST = 480, 64
 VOLUMES = (2, 2)  # MBHSeg volumes for training and testing
 EPOCHS: dict[Mode, int] = {"AESPA": 3, "SPA": 1, "SAM": 2}
 SAMPLES, CLUSTERS = 6, 2  # of SPA while it trains
 SHOWN_SAMPLES, SHOWN_CLUSTERS = 48, 4  # and when it is measured
+SPA_IMAGES = 24  # that many of the held-out ones
 MODES: tuple[Mode, ...] = ("SPA", "AESPA", "SAM")  # the longest first
 
 
@@ -100,7 +103,7 @@ def run_demo(output: Path, *, seed: int = 0, device: str = "auto") -> dict[str, 
     with one_thread():
         parts = make_data(home, seed)
         jobs = [_Job(demo_keys(mode, parts.lidc, seed, device), parts.runs[mode]) for mode in MODES]
-        _side_by_side(jobs, device)
+        side_by_side(_train_job, jobs, device)
         content, pictures = collect_results(parts, seed, device)
     content["seconds"] = time.perf_counter() - started
     write_demo_report(output, content, pictures, parts)
@@ -152,16 +155,19 @@ def _train_job(job: _Job) -> None:
         train_run(load_config(Config, job.keys, label="demonstration"), job.folder, measure=False)
 
 
-def _side_by_side(jobs: Sequence[_Job], device: str) -> None:
-    """Train in as many processes as there are cores; one after the other on a GPU or a single core."""
+def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: str) -> list[Result]:
+    """Do some work in as many processes as there are cores; one after the other on a GPU or a single core.
+
+    Args:
+        work: A function of a module, for one item.
+        items: The longest first.
+        device: Where the work runs.
+    """
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores < 2 or device not in ("auto", "cpu") or torch.cuda.is_available():
-        for job in jobs:
-            _train_job(job)
-        return
+        return [work(item) for item in items]
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(min(cores, len(jobs)), mp_context=context) as pool:
-        for done in [pool.submit(_train_job, job) for job in jobs]:
-            done.result()
+    with ProcessPoolExecutor(min(cores, len(items)), mp_context=context) as pool:
+        return [done.result() for done in [pool.submit(work, item) for item in items]]
