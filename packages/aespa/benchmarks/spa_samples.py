@@ -52,7 +52,9 @@ def plain_attention(module: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tenso
     return module.out_proj((logits.softmax(dim=-1) @ split[2]).transpose(1, 2).flatten(2))
 
 
-def plain_layer(layer: TwoWayBlock, q: Tensor, k: Tensor, places: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def plain_layer(
+    layer: TwoWayBlock, q: Tensor, k: Tensor, places: Tensor, at: Tensor
+) -> tuple[Tensor, Tensor]:
     """Apply a block of SAM's transformer."""
     if layer.first:
         q = layer.norm1(plain_attention(layer.self_attn, q, q, q))
