@@ -6,6 +6,7 @@ user has told lives in the predictor alone, so that any number of predictors may
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -321,4 +322,7 @@ class AespaPredictor:
 
 def _entropy(p: Tensor) -> Tensor:
     """Return the entropy of probabilities in bits."""
-    return (-(torch.special.xlogy(p, p) + torch.special.xlogy(1 - p, 1 - p)) / np.log(2)).clamp(0, 1)
+    tiny = torch.finfo(p.dtype).tiny  # 0 · log 0 is 0
+    q = 1 - p
+    nats = -(p * p.clamp_min(tiny).log() + q * q.clamp_min(tiny).log())
+    return (nats / math.log(2)).clamp(0, 1)
