@@ -21,7 +21,8 @@ from medshared.gpu import one_thread
 
 logger = logging.getLogger(__name__)
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 SIZE_PX = 64
 N_TRAIN, N_TEST = 480, 64
