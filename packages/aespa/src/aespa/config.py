@@ -85,6 +85,7 @@ class Config(BaseModel):
     update: Update | None = None  # new: null = per_batch; faithful: alternating
     pos_weight: Rate = 2.0  # new: of lesion pixels in the cross entropy
     switch_rater: Share = 0.2  # new: AESPA training: chance that a click changes the followed rater
+    agreement: Literal["all", "last"] | None = None  # new: AESPA: clicks that the target's raters agree with
     candidates: Positive = 20  # new: pixels with the largest error among which a click is drawn
     first_click: Literal["unanimous", "decisive"] = "unanimous"  # new: SPA; decisive = where raters differ
     proposal_weight: Weight | None = None  # new: SPA: loss of the picked proposal; null = 1; faithful: 0
@@ -142,6 +143,7 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
     "click_order": ("xy", "yx"),
     "update": ("per_batch", "alternating"),
     "proposal_weight": (1.0, 0.0),
+    "agreement": ("all", "last"),
     "valid_only": (True, False),
     "stop_when_right": (True, False),
 }

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aespa.config import Config, Mode
 from aespa.errors import DataError
 from medshared.demo import clear_demo
-from medshared.files import write_json
+from medshared.files import write_json, write_text
 from medshared.gpu import one_thread
 
 logger = logging.getLogger(__name__)
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 SIZE_PX = 64
 N_TRAIN, N_TEST = 480, 64
@@ -26,6 +29,7 @@ VOLUMES = (2, 2)  # MBHSeg volumes for training and testing
 EPOCHS: dict[Mode, int] = {"AESPA": 3, "SPA": 1, "SAM": 2}
 SAMPLES, CLUSTERS = 6, 2  # of SPA while it trains
 SHOWN_SAMPLES, SHOWN_CLUSTERS = 48, 4  # and when it is measured
+SPA_IMAGES = 24  # that many of the held-out ones
 MODES: tuple[Mode, ...] = ("SPA", "AESPA", "SAM")  # the longest first
 
 
@@ -100,7 +104,7 @@ def run_demo(output: Path, *, seed: int = 0, device: str = "auto") -> dict[str, 
     with one_thread():
         parts = make_data(home, seed)
         jobs = [_Job(demo_keys(mode, parts.lidc, seed, device), parts.runs[mode]) for mode in MODES]
-        _side_by_side(jobs, device)
+        side_by_side(_train_job, jobs, device)
         content, pictures = collect_results(parts, seed, device)
     content["seconds"] = time.perf_counter() - started
     write_demo_report(output, content, pictures, parts)
@@ -152,16 +156,53 @@ def _train_job(job: _Job) -> None:
         train_run(load_config(Config, job.keys, label="demonstration"), job.folder, measure=False)
 
 
-def _side_by_side(jobs: Sequence[_Job], device: str) -> None:
-    """Train in as many processes as there are cores; one after the other on a GPU or a single core."""
+def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: str) -> list[Result]:
+    """Do some work in as many processes as there are cores; one after the other on a GPU or a single core.
+
+    Args:
+        work: A function of a module, for one item.
+        items: The longest first.
+        device: Where the work runs.
+    """
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores < 2 or device not in ("auto", "cpu") or torch.cuda.is_available():
-        for job in jobs:
-            _train_job(job)
-        return
+        return [work(item) for item in items]
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(min(cores, len(jobs)), mp_context=context) as pool:
-        for done in [pool.submit(_train_job, job) for job in jobs]:
-            done.result()
+    with ProcessPoolExecutor(min(cores, len(items)), mp_context=context) as pool:
+        return [done.result() for done in [pool.submit(work, item) for item in items]]
+
+
+def demo_run_changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Draw data for ``-demo`` of a training script and return the keys that it needs.
+
+    Args:
+        arguments: Of the script; ``output`` names the folder beside which the data go.
+    """
+    beside = (arguments.output or Path("runs") / "aespa").absolute()
+    given = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
+    dataset = str(given.get("dataset", "LIDC"))
+    keys = demo_keys("AESPA", _small_data(beside.with_name("aespa-demo-data"), dataset), 0)
+    keys |= {"epochs": 2, "val_freq": 2, "val_fraction": 0.0, "dataset": dataset}
+    fixed = ("data_path", "dataset")
+    return {key: value for key, value in keys.items() if key in fixed or key not in given}
+
+
+def _small_data(home: Path, dataset: str) -> Path:
+    """Draw a small data set, unless it is there, and return its folder."""
+    from aespa.prepare.mbhseg import process_mbhseg
+    from aespa.synthetic import make_demo_data
+
+    volumes = {"MBHSeg-Binary": "MBHSeg-Binary", "MBHSeg-Multiclass": "MBHSeg-Multi"}
+    folder, finished = home / volumes.get(dataset, dataset), home / f"{dataset}.finished"
+    if finished.is_file():
+        return folder
+    if dataset in volumes:
+        if process_mbhseg(make_demo_data(home / "MBHSeg", "MBHSeg", 2, 1, 0), home):
+            raise DataError(f"{home}: cutting the volumes failed; see the report there")
+    else:
+        make_demo_data(folder, dataset, 24, 8, 0)
+    write_text(finished, "")
+    logger.info("%s: drawn data", folder)
+    return folder

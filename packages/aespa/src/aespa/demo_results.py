@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from aespa.config import Config
+from aespa.config import Config, Mode
 from aespa.data.arrays import RaterArrays, load_arrays
-from aespa.demo import SHOWN_CLUSTERS, SHOWN_SAMPLES, SIZE_PX, DemoParts, demo_keys
+from aespa.demo import SHOWN_CLUSTERS, SHOWN_SAMPLES, SPA_IMAGES, DemoParts, demo_keys, side_by_side
 from aespa.evaluation import Tables, evaluate
 from aespa.models.checkpoint import load_network
 from aespa.models.network import AespaNetwork
 from aespa.summary import image_table, summarise
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from medshared.gpu import one_thread, select_device
 
 Summary = dict[str, dict[str, Any]]
 
@@ -29,13 +25,11 @@ class Measured:
         test: The held-out images.
         networks: Of each method.
         configs: Of each method.
-        tables: Of ``AESPA`` and ``SPA``.
     """
 
     test: RaterArrays
     networks: dict[str, AespaNetwork]
     configs: dict[str, Config]
-    tables: dict[str, Tables]
 
 
 def collect_results(parts: DemoParts, seed: int, device: str = "auto") -> tuple[dict[str, Any], Measured]:
@@ -49,23 +43,12 @@ def collect_results(parts: DemoParts, seed: int, device: str = "auto") -> tuple[
     Returns:
         What ``results.json`` holds (without ``seconds``), and what the figures are drawn from.
     """
-    from medshared.gpu import select_device
-
-    where = select_device(device)
-    networks = {mode: _load(folder, where) for mode, folder in parts.runs.items()}
-    configs: dict[str, Config] = {
-        mode: Config(**demo_keys(mode, parts.lidc, seed, device)).resolved() for mode in parts.runs
-    }
-    shown = {"num_samples": SHOWN_SAMPLES, "n_clusters": SHOWN_CLUSTERS}
-    configs["SPA"] = configs["SPA"].model_copy(update=shown)
-    test = load_arrays(configs["AESPA"], "test")
-    tables = {
-        "AESPA": evaluate(networks["AESPA"], test, configs["AESPA"], plain=networks["SAM"]),
-        "SPA": evaluate(networks["SPA"], test, configs["SPA"], native=False),
-    }
+    configs = shown_configs(parts, seed, device)
+    jobs = [_Job(name, parts, configs) for name in ("SPA", "AESPA", "MBHSeg")]
+    tables = dict(zip((job.name for job in jobs), side_by_side(_measure, jobs, device), strict=True))
     aespa = _summary(tables["AESPA"], configs["AESPA"])
     spa = _summary(tables["SPA"], configs["SPA"])
-    volumes = _volume_summary(parts, networks["AESPA"], configs["AESPA"])
+    volumes = _summary(tables["MBHSeg"], configs["MBHSeg"])
     last = configs["AESPA"].runs - 1
     content = {
         "metrics": {
@@ -95,22 +78,46 @@ def collect_results(parts: DemoParts, seed: int, device: str = "auto") -> tuple[
         "seed": seed,
         "summary": {"AESPA": aespa, "SPA": spa, "MBHSeg": volumes},
     }
-    return content, Measured(test, networks, configs, tables)
+    networks = {mode: _load(parts, mode, device) for mode in ("AESPA", "SPA")}
+    return content, Measured(load_arrays(configs["AESPA"], "test"), networks, configs)
 
 
-def _load(folder: Path, device: torch.device) -> AespaNetwork:
-    network, _ = load_network(folder / "checkpoints" / "best.pt", device=device)
+def shown_configs(parts: DemoParts, seed: int, device: str) -> dict[str, Config]:
+    """Return how each network is measured: SPA with more samples than it trained with, on fewer images."""
+    configs: dict[str, Config] = {
+        mode: Config(**demo_keys(mode, parts.lidc, seed, device)).resolved() for mode in parts.runs
+    }
+    shown = {"num_samples": SHOWN_SAMPLES, "n_clusters": SHOWN_CLUSTERS, "subset": SPA_IMAGES}
+    configs["SPA"] = configs["SPA"].model_copy(update=shown)
+    other = {"dataset": "MBHSeg-Binary", "data_path": parts.mbhseg}
+    configs["MBHSeg"] = configs["AESPA"].model_copy(update=other)
+    return configs
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One network on one data set."""
+
+    name: str
+    parts: DemoParts
+    configs: dict[str, Config]
+
+
+def _measure(job: _Job) -> Tables:
+    config = job.configs[job.name]
+    arrays = load_arrays(config, "test")
+    with one_thread():
+        network = _load(job.parts, config.mode, config.device)
+        if job.name != "AESPA":
+            return evaluate(network, arrays, config, control=False, native=False)
+        return evaluate(network, arrays, config, plain=_load(job.parts, "SAM", config.device))
+
+
+def _load(parts: DemoParts, mode: Mode, device: str) -> AespaNetwork:
+    network, _ = load_network(parts.runs[mode] / "checkpoints" / "best.pt", device=select_device(device))
     return network.eval()
 
 
 def _summary(tables: Tables, config: Config) -> Summary:
     table = image_table(tables.pairs, tables.images, first=int(config.mode == "SPA"))
     return summarise(table, config.seed)
-
-
-def _volume_summary(parts: DemoParts, network: AespaNetwork, config: Config) -> Summary:
-    """Measure the network on slices of volumes, which it was not trained on."""
-    keys = {"dataset": "MBHSeg-Binary", "data_path": parts.mbhseg, "image_size": SIZE_PX}
-    other = config.model_copy(update=keys)
-    arrays = load_arrays(other, "test")
-    return _summary(evaluate(network, arrays, other, control=False, native=False), other)

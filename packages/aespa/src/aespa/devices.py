@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import torch
+
 from aespa.config import Config
 from aespa.errors import TrainingError
 from medshared.gpu import select_device
@@ -28,6 +30,13 @@ class Devices:
     def count(self) -> int:
         """Number of processes."""
         return self.numbers if isinstance(self.numbers, int) else len(self.numbers)
+
+    @property
+    def first(self) -> torch.device:
+        """The first of them."""
+        if self.accelerator != "cuda":
+            return torch.device(self.accelerator)
+        return torch.device("cuda", 0 if isinstance(self.numbers, int) else self.numbers[0])
 
 
 def choose_devices(config: Config) -> Devices:

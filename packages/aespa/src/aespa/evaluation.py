@@ -66,7 +66,7 @@ def evaluate(
         native: Also measure at the images' own resolution.
     """
     pairs, images = [], []
-    for chunk in in_chunks(pairs_of(arrays), CHUNK):
+    for chunk in in_chunks(pairs_of(arrays), chunk_size(config)):
         played = play(network, arrays, chunk, config)
         rows = [_facts(arrays, i, r) for i, r in zip(chunk.image, chunk.rater, strict=True)]
         truth = arrays.masks[chunk.image, chunk.rater].astype(bool)
@@ -91,6 +91,11 @@ def evaluate(
         pairs += rows
         images += _image_rows(network, arrays, chunk, played, masks)
     return Tables(pairs, images)
+
+
+def chunk_size(config: Config) -> int:
+    """Return how many pairs are played together; samples take room as images do."""
+    return CHUNK if config.mode != "SPA" else max(CHUNK // config.num_samples, 1) * 8
 
 
 def play(network: AespaNetwork, arrays: RaterArrays, pairs: Pairs, config: Config) -> Played:

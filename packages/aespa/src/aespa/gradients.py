@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -24,7 +24,7 @@ def average_gradients(fabric: Fabric, network: nn.Module) -> None:
     """
     tensors = list(network.parameters())
     present = torch.tensor([float(p.grad is not None) for p in tensors], device=fabric.device)
-    present = fabric.all_reduce(present, reduce_op="sum").tolist()
+    present = reduced(fabric, present, "sum").tolist()
     chosen = [p for p, n in zip(tensors, present, strict=True) if n > 0]
     for p in chosen:
         if p.grad is None:
@@ -32,7 +32,14 @@ def average_gradients(fabric: Fabric, network: nn.Module) -> None:
     if not chosen:
         return
     flat = torch.cat([p.grad.flatten() for p in chosen if p.grad is not None])
-    flat = fabric.all_reduce(flat, reduce_op="mean")
+    flat = reduced(fabric, flat, "mean")
     parts = flat.split([p.numel() for p in chosen])
     for p, part in zip(chosen, parts, strict=True):
         p.grad = part.view_as(p)
+
+
+def reduced(fabric: Fabric, values: torch.Tensor, operation: Literal["sum", "mean"]) -> torch.Tensor:
+    """Return the sum or mean of a tensor over all devices."""
+    found = fabric.all_reduce(values, reduce_op=operation)
+    assert isinstance(found, torch.Tensor)  # noqa: S101 - a tensor stays one
+    return found

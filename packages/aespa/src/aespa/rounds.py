@@ -122,8 +122,8 @@ def answer(
     mixture = network.mixture(prompts.sparse, knowledge.responsibilities)
     if not network.architecture.preferences:
         return Answer(network.decode(features, None, prompts), mixture)
-    chance = {} if draws is None else {"noise": draws.noise, "uniform": draws.uniform}
-    latents = network.latents(mixture, n_samples, **chance)
+    noise, uniform = (None, None) if draws is None else draws
+    latents = network.latents(mixture, n_samples, noise=noise, uniform=uniform)
     return Answer(network.decode(features, latents, prompts), mixture)
 
 

@@ -43,7 +43,7 @@ def draw_following(
             rows.append(
                 [
                     Panel(
-                        arrays.images[image].transpose(1, 2, 0),
+                        _picture(arrays, image),
                         f"round {number} · Dice {float(dice_of(mask, truth)):.2f}",
                         mask,
                         truth,
@@ -54,6 +54,11 @@ def draw_following(
             )
             titles.append(f"{arrays.names[image].split('/')[-1]}\nrater {arrays.rater_ids[rater]}")
     return draw_grid(rows, titles)
+
+
+def _picture(arrays: RaterArrays, image: int) -> NDArray[np.uint8]:
+    """Return an image ``[S, S, 3]`` at the network's size."""
+    return arrays.images[np.array([image])][0].transpose(1, 2, 0)
 
 
 def _clicks(played: Played, place: int, number: int) -> list[tuple[float, float, int]]:
@@ -80,7 +85,7 @@ def draw_proposals(
         assert played.first_samples is not None  # noqa: S101 - SPA keeps them
         low = torch.sigmoid(played.first_samples[:, 0])
         labels = kmeans(low.flatten(1), config.n_clusters).labels[0]
-        picture = arrays.images[image].transpose(1, 2, 0)
+        picture = _picture(arrays, image)
         share = arrays.masks[image][arrays.valid[image]].mean(axis=0)
         probability = torch.sigmoid(network.upsample(played.first_samples[:, 0])).mean(dim=0).cpu().numpy()
         panels = [

@@ -176,16 +176,16 @@ def _has_file(case: int, rater: int) -> bool:
     return {1: case % 4 != 3, 3: case % 2 == 0}.get(rater, True)
 
 
-def _draw_volume(rng: np.random.Generator, kind: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _draw_volume(rng: np.random.Generator, kind: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Return HU ``[128, 128, 8]`` within 0..80 but for a ring of bone, and labels ``[4, 128, 128, 8]``."""
     lesion = draw_lesion(rng)
     beside = 1 + kind % 5
-    hu = np.empty((CT_SIDE, CT_SIDE, CT_SLICES), np.float32)
+    hu = np.empty((CT_SIDE, CT_SIDE, CT_SLICES), np.int16)
     labels = np.zeros((4, *hu.shape), np.uint8)
     for z in range(CT_SLICES):
         above = (z - (CT_SLICES - 1) / 2) / (CT_SLICES / 2 - 1)
         drawn = render(lesion, rng, CT_SIDE, scale=float(np.sqrt(max(0.0, 1 - above**2))))
-        hu[..., z] = 80 * drawn.image
+        hu[..., z] = np.rint(80 * drawn.image)
         for rater, mask in enumerate(drawn.masks):
             labels[rater][..., z] = np.where(mask & drawn.satellite, beside, kind * mask)
     hu[:2], hu[-2:] = 1000, -1000  # bone and air: outside any window of the brain

@@ -23,12 +23,12 @@ from aespa.data.arrays import Batch, RaterArrays
 from aespa.devices import choose_devices
 from aespa.draws import ItemDraws
 from aespa.errors import TrainingError
-from aespa.gradients import average_gradients
+from aespa.gradients import average_gradients, reduced
 from aespa.models.architecture import Architecture
 from aespa.models.build import build_network
 from aespa.models.checkpoint import load_network, save_network
 from aespa.models.network import AespaNetwork
-from aespa.models.sam_weights import load_sam_weights
+from aespa.models.sam_weights import check_fit, load_sam_weights
 from aespa.original_files import link_best
 from aespa.proposing_losses import proposal_losses
 from aespa.training_rounds import RoundLoss, follow_losses, plain_losses
@@ -71,7 +71,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, arrays: RaterArrays, run: RunDirectory, validate: Validate) -> None:
-        self.config, self.arrays, self.run, self.validate = config, arrays, run, validate
+        self.config, self.arrays, self.validate = config, arrays, validate
         devices = choose_devices(config)
         precision: Any = resolve_precision(config.amp, devices.accelerator)
         self.fabric = Fabric(
@@ -81,6 +81,7 @@ class Trainer:
             precision=precision,
         )
         self.fabric.launch()
+        self.run = RunDirectory(self.fabric.broadcast(str(run.path)))
         self.network = start_network(config).to(self.fabric.device)
         fused = self.fabric.device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(self.network.parameters(), lr=config.lr, fused=fused)
@@ -207,7 +208,7 @@ class Trainer:
                 )
         mean = progress.loss_sum / len(batches)
         if fabric.world_size > 1:
-            mean = float(fabric.all_reduce(torch.tensor(mean), reduce_op="mean"))
+            mean = float(reduced(fabric, torch.tensor(mean, device=fabric.device), "mean"))
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         return mean
 
@@ -298,18 +299,16 @@ def start_network(config: Config) -> AespaNetwork:
     Raises:
         CheckpointError: A weight file cannot be used.
     """
-    if config.pretrain is not None:
-        network, _ = load_network(config.pretrain, image_size=config.image_size)
-        wanted = Architecture.from_config(config)
-        if network.architecture != wanted:
-            logger.warning(
-                "-pretrain %s: its architecture is used, not the flags': %s",
-                config.pretrain,
-                network.architecture,
-            )
-        return network
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network = build_network(Architecture.from_config(config), generator=generator)
+    if config.pretrain is not None:
+        given, _ = load_network(config.pretrain, image_size=config.image_size)
+        check_fit(
+            config.pretrain, given.state_dict(), network.state_dict(), mend="give the flags of that run"
+        )
+        network.load_state_dict(given.state_dict())
+        network.initial_responsibilities.copy_(given.initial_responsibilities)
+        return network
     if config.sam_ckpt is not None:
         for line in load_sam_weights(network, config.sam_ckpt, mode=config.sam_load or "full").lines():
             logger.info("%s", line)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ import numpy as np
 from aespa.config import Config
 from aespa.data.arrays import RaterArrays, load_arrays
 from aespa.data.splitting import split_by_patient
-from aespa.evaluation import Tables, evaluate, write_tables
+from aespa.evaluation import evaluate, write_tables
 from aespa.models.checkpoint import load_network
 from aespa.models.network import AespaNetwork
 from aespa.original_files import original_log
-from aespa.summary import rounds_of
+from aespa.round_scores import scores_of
 from aespa.trainer import Trainer
 from medshared.files import to_plain
 from medshared.gpu import peak_memory_bytes
@@ -92,15 +94,16 @@ def train_run(
     config = config.resolved()
     arrays = arrays or load_run_arrays(config)
     run = RunDirectory(folder)
-    if is_first_process():
-        run.create(to_plain(config.model_dump()), command=command, seed=config.seed, resume=resume)
-    with run_logging("aespa", run.path / "log.txt"), original_log(run.path):
+    with ExitStack() as stack:
+        # Of several processes one writes; the others are told the folder when they meet.
+        if is_first_process():
+            run.create(to_plain(config.model_dump()), command=command, seed=config.seed, resume=resume)
+            stack.enter_context(run_logging("aespa", run.path / "log.txt"))
+            stack.enter_context(original_log(run.path))
         logger.info("Logger is ready.")
         logger.info("%s", config)
-        if stop is not None:
-            return _train(config, arrays, run, stop, resume=resume, measure=measure)
-        with StopSignal() as own:
-            return _train(config, arrays, run, own, resume=resume, measure=measure)
+        stop = stop or stack.enter_context(StopSignal())
+        return _train(config, arrays, run, stop, resume=resume, measure=measure)
 
 
 def _train(
@@ -111,9 +114,11 @@ def _train(
     trainer = Trainer(
         config, arrays.train, run, lambda network, epoch: validate(network, arrays.val, config, epoch)
     )
+    run = trainer.run
     if resume and run.has_checkpoint("last"):
         trainer.restore()
-    sink = open_logger(config.logger, run.path, project="aespa", config=to_plain(config.model_dump()))
+    kind = config.logger if trainer.fabric.is_global_zero else "csv"
+    sink = open_logger(kind, run.path, project="aespa", config=to_plain(config.model_dump()))
     try:
         trainer.fit(stop, sink)
     finally:
@@ -167,53 +172,16 @@ def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: 
     if config.update == "alternating":
         from aespa.original.validation import validate_as_original
 
-        found = validate_as_original(network, arrays, config)
-        by_round, iou, loss, rounds = found.dice, found.iou, found.loss, found.metrics
+        scores = validate_as_original(network, arrays, config)
     else:
-        tables = evaluate(network, arrays, config, control=False, native=False)
-        by_round, iou, loss, rounds = (
-            round_means(tables, "dice"),
-            round_means(tables, "iou"),
-            [],
-            round_metrics(tables),
-        )
-    logger.info(
-        "Total score: %s, IOU: %s, DICE: %s, MABR: %s || @ epoch %d.", loss, iou, by_round, rounds, epoch
-    )
-    values = {"dice": float(np.nanmax(by_round))}
-    values |= {f"dice_r{i}": float(each) for i, each in enumerate(by_round)}
-    values |= {f"iou_r{i}": float(each) for i, each in enumerate(iou)}
-    return values | {key: value for key, value in rounds[-1].items() if key != "run"}
-
-
-def round_means(tables: Tables, key: str) -> list[float]:
-    """Return the mean over pairs of a measure, by round."""
-    return np.mean([rounds_of(row, key) for row in tables.pairs], axis=0).tolist()
-
-
-ORIGINAL_NAMES = {
-    "GED": "ged_dice",
-    "Dice_max": "dice_max",
-    "Dice_match": "dice_match",
-    "Dice_soft": "dice_soft",
-    "Dice_personal_mean": "dice_personal",
-    "Dice_follow": "dice_follow",
-    "Delta_follow_vs_neutral": "follow_less_neutral",
-}
-
-
-def round_metrics(tables: Tables) -> list[dict[str, float]]:
-    """Return the measures of every round under the original's names."""
-    by_name = {
-        name: np.nanmean([rounds_of(row, key) for row in tables.images], axis=0).tolist()
-        for name, key in ORIGINAL_NAMES.items()
-    }
-    n = len(by_name["GED"])
-    return [{"run": i} | {name: values[i] for name, values in by_name.items()} for i in range(n)]
+        scores = scores_of(evaluate(network, arrays, config, control=False, native=False))
+    scores.log(epoch)
+    values = {"dice": float(np.nanmax(scores.dice))}
+    values |= {f"dice_r{i}": float(each) for i, each in enumerate(scores.dice)}
+    values |= {f"iou_r{i}": float(each) for i, each in enumerate(scores.iou)}
+    return values | {key: value for key, value in scores.rounds[-1].items() if key != "run"}
 
 
 def is_first_process() -> bool:
     """Return whether this process is the one that writes; others are started by it or by the scheduler."""
-    import os
-
     return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

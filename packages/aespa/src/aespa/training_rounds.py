@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aespa.clicks import ClickDraws, simulate_clicks
+from aespa.clicks import NO_CLICK, ClickDraws, Clicks, simulate_clicks
 from aespa.config import Config
 from aespa.draws import ItemDraws
 from aespa.losses import mixture_mse, weighted_bce
@@ -73,6 +73,7 @@ def follow_losses(
     target = mean_of_valid(raters, valid)
     knowledge = no_knowledge(network, len(raters), raters.device)
     followed = torch.full((len(raters),), -1, device=raters.device)
+    agreeing = valid
     for _ in range(config.runs):
         said = answer(network, encode(), knowledge)
         logits = network.upsample(said.mean)[:, 0].float()
@@ -89,10 +90,39 @@ def follow_losses(
                 stop_when_right=bool(config.stop_when_right),
                 valid_only=bool(config.valid_only),
             )
-        mixture_loss, responsibilities = refine(network, said, clicks.target)
+        wanted = clicks.target
+        if config.agreement == "all":
+            agreeing = still_agreeing(agreeing, raters, valid, clicks, followed)
+            right = clicks.labels == NO_CLICK
+            wanted = torch.where(right[:, None, None], wanted, mean_of_valid(raters, agreeing))
+        mixture_loss, responsibilities = refine(network, said, wanted)
         yield RoundLoss(mask_loss, mixture_loss)
-        target, followed = clicks.target, clicks.rater
+        target, followed = wanted, clicks.rater
         knowledge = learn(knowledge, said, responsibilities).clicked(clicks.coords, clicks.labels)
+
+
+def still_agreeing(
+    agreeing: Tensor, raters: Tensor, valid: Tensor, clicks: Clicks, followed: Tensor
+) -> Tensor:
+    """Return the raters who agree with all clicks since the user last changed whom to follow.
+
+    With the last click alone, as in the original, a click that all raters agree with makes the network forget what
+    the clicks before it have told.
+
+    Args:
+        agreeing: bool ``[B, R]`` before this click.
+        raters: ``[B, R, S, S]``.
+        valid: bool ``[B, R]``.
+        clicks: Of this round.
+        followed: int64 ``[B]``, who was followed before it; −1 nobody.
+    """
+    rows = torch.arange(len(raters), device=raters.device)
+    x, y = clicks.coords.long().unbind(dim=1)
+    agree = ((raters[rows, :, y, x] > 0.5) == (clicks.labels == 1)[:, None]) & valid
+    agree = torch.where((clicks.labels == NO_CLICK)[:, None], valid, agree)
+    changed = (followed >= 0) & (followed != clicks.rater)
+    both = torch.where(changed[:, None], agree, agreeing & agree)
+    return torch.where(both.any(dim=1, keepdim=True), both, agree)
 
 
 def plain_losses(
