@@ -322,7 +322,6 @@ class AespaPredictor:
 
 def _entropy(p: Tensor) -> Tensor:
     """Return the entropy of probabilities in bits."""
-    tiny = torch.finfo(p.dtype).tiny  # 0 · log 0 is 0
-    q = 1 - p
-    nats = -(p * p.clamp_min(tiny).log() + q * q.clamp_min(tiny).log())
-    return (nats / math.log(2)).clamp(0, 1)
+    tiny, q = torch.finfo(p.dtype).tiny, 1 - p  # 0 · log 0 is 0
+    nats = p.clamp_min(tiny).log_().mul_(p).addcmul_(q, q.clamp_min(tiny).log_())
+    return nats.mul_(-1 / math.log(2)).clamp_(0, 1)
