@@ -128,10 +128,7 @@ def simulate_clicks(
     rater = choose_raters(valid, previous, drawn, switch)
     rows = torch.arange(len(masks), device=masks.device)
     wanted = masks[rows, rater]
-    error = (probabilities.detach() - wanted.to(probabilities.dtype)).abs().flatten(1)
-    n = min(candidates, error.shape[1])
-    top = error.topk(n, dim=1).indices
-    pixel = top[rows, _pick(drawn.pixel, torch.full_like(rater, n))]
+    pixel = _worst_pixel(probabilities.detach(), wanted, candidates, drawn.pixel)
     labels = wanted.flatten(1)[rows, pixel].long()
     target = _mean_of_agreeing(masks, valid, pixel, labels)
     coords = _xy(pixel, size)
@@ -265,6 +262,14 @@ def _no_clicks(masks: Tensor, valid: Tensor, valid_only: bool) -> Clicks:
     nobody = torch.full((len(masks),), -1, dtype=torch.long, device=masks.device)
     coords = torch.zeros(len(masks), 2, device=masks.device)
     return Clicks(coords, nobody.clone(), _mean_over(masks, counted), nobody)
+
+
+def _worst_pixel(probabilities: Tensor, wanted: Tensor, candidates: int, uniform: Tensor) -> Tensor:
+    """Draw one of the pixels of each flattened mask ``[B, S, S]`` where it is most wrong."""
+    error = (probabilities - wanted.to(probabilities.dtype)).abs().flatten(1)
+    top = error.topk(min(candidates, error.shape[1]), dim=1).indices
+    chosen = _pick(uniform, torch.full((len(top),), top.shape[1], device=top.device))
+    return top.gather(1, chosen[:, None])[:, 0]
 
 
 def _mean_of_agreeing(masks: Tensor, valid: Tensor, pixel: Tensor, labels: Tensor) -> Tensor:

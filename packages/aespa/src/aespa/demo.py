@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import multiprocessing
 import os
@@ -15,12 +16,13 @@ from typing import Any, TypeVar
 from aespa.config import Config, Mode
 from aespa.errors import DataError
 from medshared.demo import clear_demo
-from medshared.files import write_json
+from medshared.files import write_json, write_text
 from medshared.gpu import one_thread
 
 logger = logging.getLogger(__name__)
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 SIZE_PX = 64
 N_TRAIN, N_TEST = 480, 64
@@ -171,3 +173,37 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], device: 
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(min(cores, len(items)), mp_context=context) as pool:
         return [done.result() for done in [pool.submit(work, item) for item in items]]
+
+
+def demo_run_changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Draw data for ``-demo`` of a training script and return the keys that it needs.
+
+    Args:
+        arguments: Of the script; ``output`` names the folder beside which the data go.
+    """
+    beside = (arguments.output or Path("runs") / "aespa").absolute()
+    given = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
+    dataset = str(given.get("dataset", "LIDC"))
+    keys = demo_keys("AESPA", _small_data(beside.with_name("aespa-demo-data"), dataset), 0)
+    keys |= {"epochs": 2, "val_freq": 2, "val_fraction": 0.0, "dataset": dataset}
+    fixed = ("data_path", "dataset")
+    return {key: value for key, value in keys.items() if key in fixed or key not in given}
+
+
+def _small_data(home: Path, dataset: str) -> Path:
+    """Draw a small data set, unless it is there, and return its folder."""
+    from aespa.prepare.mbhseg import process_mbhseg
+    from aespa.synthetic import make_demo_data
+
+    volumes = {"MBHSeg-Binary": "MBHSeg-Binary", "MBHSeg-Multiclass": "MBHSeg-Multi"}
+    folder, finished = home / volumes.get(dataset, dataset), home / f"{dataset}.finished"
+    if finished.is_file():
+        return folder
+    if dataset in volumes:
+        if process_mbhseg(make_demo_data(home / "MBHSeg", "MBHSeg", 2, 1, 0), home):
+            raise DataError(f"{home}: cutting the volumes failed; see the report there")
+    else:
+        make_demo_data(folder, dataset, 24, 8, 0)
+    write_text(finished, "")
+    logger.info("%s: drawn data", folder)
+    return folder

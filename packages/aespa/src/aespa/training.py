@@ -20,7 +20,7 @@ from aespa.evaluation import evaluate, write_tables
 from aespa.models.checkpoint import load_network
 from aespa.models.network import AespaNetwork
 from aespa.original_files import original_log
-from aespa.round_scores import scores_of
+from aespa.round_scores import RoundScores, scores_of
 from aespa.trainer import Trainer
 from medshared.files import to_plain
 from medshared.gpu import peak_memory_bytes
@@ -172,7 +172,8 @@ def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: 
     if config.update == "alternating":
         from aespa.original.validation import validate_as_original
 
-        scores = validate_as_original(network, arrays, config)
+        found = validate_as_original(network, arrays, config)
+        scores = RoundScores(found.loss, found.iou, found.dice, found.metrics)
     else:
         scores = scores_of(evaluate(network, arrays, config, control=False, native=False))
     scores.log(epoch)

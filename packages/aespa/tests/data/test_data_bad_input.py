@@ -131,7 +131,7 @@ TABLE = {
     "image of 16 bits": (
         "folders",
         lambda f: resave(f / IMAGE, lambda a: a.astype(np.uint16) * 100),
-        ["more than 8 bits", "I;16", "choose a window"],
+        ["more than 8 bits a channel", "I;16", "choose a window"],
     ),
     "mask of 16 bits": (
         "folders",

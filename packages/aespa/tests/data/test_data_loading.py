@@ -13,7 +13,7 @@ from aespa.data.arrays import load_arrays
 from aespa.data.loading import cache_folder
 from aespa.errors import DataError
 from aespa.prepare.mbhseg import process_mbhseg
-from aespa.synthetic import write_lidc, write_mbhseg
+from aespa.synthetic import write_lidc
 
 
 @pytest.fixture(scope="module")
@@ -112,21 +112,6 @@ def test_each_class_of_mbhseg_is_what_the_original_loaded(processed, golden_npz,
     assert len(one) == sum(2 in classes for classes in found.values())
 
 
-def test_missing_raters_keep_their_column(tmp_path):
-    assert process_mbhseg(write_mbhseg(tmp_path / "raw", 4, 0, seed=1), tmp_path) == 0
-    arrays = load_arrays(config(tmp_path / "MBHSeg-Binary", "MBHSeg-Binary"), "train")
-    assert arrays.rater_ids == ("1", "2", "3", "4")
-    by_case = {
-        patient: arrays.present[arrays.patients.index(patient)].tolist() for patient in arrays.patients
-    }
-    assert by_case["ID_train000"] == [True, True, True, True]
-    assert by_case["ID_train001"] == [True, True, True, False]
-    assert by_case["ID_train003"] == [True, False, True, False]
-    assert not arrays.masks[~arrays.present].any()
-    assert not arrays.valid[~arrays.present].any()
-    assert (arrays.valid <= arrays.present).all()
-
-
 def test_threads_and_caches_give_the_same_arrays(lidc, tmp_path):
     plain = load_arrays(config(lidc, cache="memory"), "train")
     others = [
@@ -166,6 +151,11 @@ def test_disk_cache_is_mapped_and_follows_files_and_settings(lidc, tmp_path, cap
 
     smaller = load_arrays(config(data, cache="disk", image_size=16), "train")
     assert smaller.images.shape == (10, 3, 16, 16)
+    assert load_arrays(config(data, cache="disk", subset=2), "train").names == (
+        first.names[0],
+        first.names[9],
+    )
+    assert load_arrays(config(data, cache="disk"), "train").names == first.names
 
     changed = first.records[2].image
     shutil.copy(first.records[3].image, changed)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from aespa.data.reading import (
     resize_mask,
     resize_nearest,
 )
+from aespa.errors import DataError
 
 
 def test_resizing_is_the_originals(golden_npz):
@@ -76,6 +80,28 @@ def test_deep_images_can_be_stretched_on_request(tmp_path):
     assert found[..., 0].tolist() == [[0, 255], [128, 0]]
     Image.fromarray(np.full((2, 2), 7, np.uint16)).save(tmp_path / "flat.png")
     assert not read_image(tmp_path / "flat.png", stretch=True).any()
+
+
+def test_colours_of_16_bits_are_not_taken_for_8_bits(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(
+        b"\0" + struct.pack(">6H", *row) for row in ([100, 0, 0, 0, 0, 0], [0, 25_700, 0, 0, 0, 51_300])
+    )
+    header = struct.pack(">2I5B", 2, 2, 16, 2, 0, 0, 0)
+    path = tmp_path / "deep.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        read_image(path)
+    with pytest.raises(DataError, match="expected a mask with 8 bits"):
+        read_mask(path)
+    assert read_image(path, stretch=True)[1].tolist() == [[0, 128, 0], [0, 0, 255]]
 
 
 @pytest.mark.parametrize("high", [1, 255])

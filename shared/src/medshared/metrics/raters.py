@@ -47,12 +47,17 @@ _BLOCK_PX = (
 class RaterScores(NamedTuple):
     """How well predictions fit the raters of each image; see `rater_scores`.
 
+    With p the predictions, g the valid raters, D the Dice coefficient and d = 1 - D (or 1 - IoU):
+
     Attributes:
-        ged: ``[B]``, generalised energy distance; 0 for equal sets.
-        dice_max: ``[B]`` in [0, 1], the best fitting prediction of each rater.
-        dice_match: ``[B]`` in [0, 1], predictions and raters matched one to one.
-        dice_soft: ``[B]`` in [0, 1], probabilities against the share of raters.
-        dice_personal_mean: ``[B]`` in [0, 1], the single prediction against each rater, averaged.
+        ged: ``[B]``, generalised energy distance 2·E d(p, g) - E d(p, p') - E d(g, g') over all ordered pairs, the
+            diagonal included; 0 for equal sets. 1 - Dice is no metric, so that small negative values are possible.
+        dice_max: ``[B]`` in [0, 1], mean over g of the largest D(p, g) over p.
+        dice_match: ``[B]`` in [0, 1], the largest sum of D(p, g) over one-to-one pairs (Hungarian), divided by the
+            number of raters.
+        dice_soft: ``[B]`` in [0, 1], ``2·Σ p·s / (Σ p + Σ s)`` with the single prediction's probabilities p and the
+            share s of raters.
+        dice_personal_mean: ``[B]`` in [0, 1], mean over g of D(single, g).
         dice_neutral: ``[B]`` in [0, 1], the single prediction against what more than half of the raters marked.
         dice_per_rater: ``[B, R]``, the single prediction against each rater; NaN for those not valid.
     """
@@ -81,16 +86,7 @@ def rater_scores(
     match_norm: MatchNorm = "gt",
     symmetric: bool = False,
 ) -> RaterScores:
-    """Compare sets of predictions with sets of raters, image by image.
-
-    With p the predictions, g the valid raters, D the Dice coefficient and d = 1 - D (or 1 - IoU):
-
-    - ged = 2·E d(p, g) - E d(p, p') - E d(g, g') over all ordered pairs, the diagonal included. 1 - Dice is no
-      metric, so that small negative values are possible.
-    - dice_max = mean over g of the largest D(p, g) over p.
-    - dice_match = the largest sum of D(p, g) over one-to-one pairs (Hungarian), divided by the number of raters.
-    - dice_soft = ``2·Σ p·s / (Σ p + Σ s)`` with the single prediction's probabilities p and the share s of raters.
-    - dice_personal_mean = mean over g of D(single, g).
+    """Compare sets of predictions with sets of raters, image by image; `RaterScores` has the formulas.
 
     Args:
         predictions: ``[B, M, ...]``, booleans or probabilities in [0, 1]; masks are probabilities above 0.5.
@@ -130,10 +126,9 @@ def rater_scores(
     per_rater = np.where(v, dice[:, m, m + 1 : m + 1 + r], np.nan)
     n_valid = np.where(known, v.sum(axis=1), np.nan)
     similarity = dice if distance == "dice" else overlaps.iou()
-    best = _best(cross, v, n_valid, symmetric)
     return RaterScores(
         ged=_energy_distance(1 - similarity, m, v, n_valid),
-        dice_max=best,
+        dice_max=_best(cross, v, n_valid, symmetric),
         dice_match=_matched(cross, v, match_norm),
         dice_soft=np.where(known, soft_dice, np.nan),
         dice_personal_mean=np.where(v, per_rater, 0).sum(axis=1) / n_valid,

@@ -77,9 +77,9 @@ def load_resized(config: Config, split: Split) -> Resized:
         return _read(config, split, records)[0]
 
     folder = cache_folder(config)
-    settings = f"{_CACHE_VERSION}|{config.dataset}|{config.image_size}|{config.subset}|{split}"
     names = hashlib.sha256("\n".join(record.name for record in records).encode()).hexdigest()
-    key = f"{config.dataset}-{split}-{config.image_size}|{settings}|{names}|{files_fingerprint(records)}"
+    shown = f"{config.dataset}-{split}-{config.image_size}"
+    key = f"{shown}|{_CACHE_VERSION}|{config.subset}|{names}|{files_fingerprint(records)}"
     build = cache(lambda: _read(config, split, records))
     arrays = ArrayCache(folder)
     try:

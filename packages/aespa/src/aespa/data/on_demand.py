@@ -39,22 +39,30 @@ class ImagesOnDemand:
         """Return the number of images."""
         return len(self._files)
 
-    def __getitem__(self, where: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode the images at some places, in that order."""
-        chosen = [self._files[i] for i in where.tolist()]
-        out = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+    def __getitem__(self, where: int | Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Decode the images at some places, in that order; one that is asked for twice is decoded once.
+
+        Args:
+            where: Places, or one place.
+
+        Returns:
+            uint8 ``[k, 3, S, S]``, or ``[3, S, S]`` for one place.
+        """
+        places, back = np.unique(np.asarray(where, np.int64), return_inverse=True)
+        chosen = [self._files[i] for i in places.tolist()]
+        decoded = np.empty((len(chosen), *self.shape[1:]), np.uint8)
 
         def read(file: tuple[Record, Box | None]) -> NDArray[np.uint8]:
             return channels_first(resized_image(*file, self._size))
 
-        if self._threads <= 1:
+        if self._threads <= 1 or len(chosen) < 2:
             for i, file in enumerate(chosen):
-                out[i] = read(file)
-            return out
-        with ThreadPoolExecutor(self._threads) as pool:
-            for i, image in enumerate(pool.map(read, chosen)):
-                out[i] = image
-        return out
+                decoded[i] = read(file)
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:
+                for i, image in enumerate(pool.map(read, chosen)):
+                    decoded[i] = image
+        return decoded[back.reshape(np.shape(where))]
 
     def pick(self, where: NDArray[np.int64]) -> ImagesOnDemand:
         """Return some of the images, still undecoded."""

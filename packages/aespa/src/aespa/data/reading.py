@@ -97,7 +97,10 @@ def _open(path: Path, *, whole: bool = True) -> Image:
             image.verify()
             image = Image.open(io.BytesIO(content))
         if whole:
+            # PIL opens colours of 16 bits as colours of 8, dropping the lower half without a word.
+            deep = ";16" in str(image.tile)
             image.load()
+            image.info["deep"] = deep
     except DataError:
         raise
     except Image.DecompressionBombError as error:
@@ -122,13 +125,13 @@ def _eight_bits(path: Path, image: Image, stretch: bool) -> Image:
     """Return the picture in mode L or RGB."""
     import PIL.Image
 
-    if image.mode in _DEEP:
+    if image.mode in _DEEP or image.info["deep"]:
         if not stretch:
             raise DataError(
-                f"{path}: the image holds more than 8 bits a pixel (mode {image.mode}); choose a window and save it "
+                f"{path}: the image holds more than 8 bits a channel (mode {image.mode}); choose a window and save it "
                 "with 8 bits, since stretching each image to its own range would change what a grey means"
             )
-        values = np.asarray(image, np.float64)
+        values = np.asarray(image if image.mode in _DEEP else image.convert("RGB"), np.float64)
         low, high = float(values.min()), float(values.max())
         scaled = (values - low) / (high - low) * 255 if high > low else np.zeros_like(values)
         return PIL.Image.fromarray(np.rint(scaled).astype(np.uint8))
@@ -206,7 +209,7 @@ def read_mask(path: Path, target_class: int | None = None) -> Pixels:
         values = values.astype(np.uint8)
     else:
         with _open(path) as decoded:
-            if decoded.mode in _DEEP:
+            if decoded.mode in _DEEP or decoded.info["deep"]:
                 raise DataError(f"{path}: expected a mask with 8 bits a pixel, found mode {decoded.mode}")
             # The indices of a palette are labels; anything else is a grey, as the original took it.
             values = np.asarray(decoded if decoded.mode in ("L", "P") else decoded.convert("L"))

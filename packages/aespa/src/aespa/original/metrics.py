@@ -44,8 +44,7 @@ def compute_metrics(
         pred_set: ``[B, M, 1, H, W]``, the predictions of all rounds so far; None = only the single one.
         follow_idx: int ``[B]``, the followed rater; out of range or not valid = the first valid one, else rater 0.
             None = nobody: the two values about following are 0.
-        dice_match_norm: Divides the matched Dice: ``"gt"`` the raters, ``"max"`` the larger set, ``"match"`` the
-            smaller one.
+        dice_match_norm: What divides the matched Dice: raters ``gt``, larger set ``max``, smaller set ``match``.
         dice_max_symmetric: Average with the mean over predictions of the best rater.
         run: Number of the round, returned under that key.
 
@@ -60,22 +59,19 @@ def compute_metrics(
         raise ValueError("normalize_by must be 'gt'|'max'|'match'.")
     single = _probabilities(_array(preds_single))
     b = len(single)
-    g = _array(raters) > 0.5
-    g = (g[:, :, 0] if g.ndim == 5 else g).reshape(b, g.shape[1], -1)
+    g = _first_channel(_array(raters) > 0.5)
     valid = np.ones(g.shape[:2], bool) if valid_raters is None else _array(valid_raters).astype(bool)
-    p = _set_of(pred_set, single)
-    one = single.reshape(b, -1)
-    ged, best, matched = _set_metrics(p > 0.5, g, dice_match_norm, dice_max_symmetric)
+    masks, one = _set_of(pred_set, single) > 0.5, single.reshape(b, -1)
+    ged, best, matched = _set_metrics(masks, g, dice_match_norm, dice_max_symmetric)
     n_valid = valid.sum(axis=1)
     share = (g * valid[:, :, None]).sum(axis=1) / np.maximum(n_valid, 1)[:, None]
-    mask = one > 0.5
-    per_rater = _smooth_dice(mask[:, None], g)
+    per_rater = _smooth_dice(one[:, None] > 0.5, g)
     personal = (per_rater * valid).sum(axis=1) / np.maximum(n_valid, 1)
     follow = delta = 0.0
     if follow_idx is not None:
         chosen = per_rater[np.arange(b), _followed(_array(follow_idx), valid)]
         follow = float(chosen.mean())
-        delta = float((chosen - _smooth_dice(mask, share > 0.5)).mean())
+        delta = float((chosen - _smooth_dice(one > 0.5, share > 0.5)).mean())
     soft = (2 * (one * share).sum(axis=1) + EPS) / (one.sum(axis=1) + share.sum(axis=1) + EPS)
     values = {
         "GED": ged,
@@ -125,6 +121,12 @@ def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
     """Return an array of a tensor on any device, or of anything else."""
     detach = getattr(values, "detach", None)
     return np.asarray(values if detach is None else detach().cpu())
+
+
+def _first_channel(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return ``[B, R, P]`` of masks with or without an axis of channels."""
+    one = masks[:, :, 0] if masks.ndim == 5 else masks
+    return one.reshape(*one.shape[:2], -1)
 
 
 def _probabilities(values: NDArray[Any]) -> Floats:

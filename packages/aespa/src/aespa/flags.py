@@ -1,0 +1,131 @@
+"""The flags of the original's scripts: one dash and the name of a configuration key; two dashes do as well."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from aespa.config import Config
+from medshared.config_flags import field_types, key_comments, parse_bool, parse_value
+
+logger = logging.getLogger(__name__)
+
+# Flags of the original that nothing reads.
+DEAD_FLAGS = (
+    *("seg_net", "type", "vis", "reverse", "sim_gpu", "patch_size", "dim", "depth", "heads", "mlp_dim", "s"),
+    *("warm", "uinch", "imp_lr", "base_weights", "sim_weights", "thd", "chunk", "num_sample", "roi_size"),
+    *("evl_chunk", "mid_dim"),
+)
+_NOTHING = {"0", "false", "none", "null", ""}  # how the original's defaults say that there is no file
+_FILES = ("weights", "pretrain", "sam_ckpt")
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+    """Add ``-name`` and ``--name``."""
+    parser.add_argument(f"-{name}", f"--{name}", dest=name, **options)
+
+
+def parse_file(text: str) -> str | None:
+    """Read a path; the original's ways to say "no file" are null.
+
+    Args:
+        text: One value of a flag.
+
+    Raises:
+        argparse.ArgumentTypeError: For ``True``, which the original took for a path.
+    """
+    if text.lower() in _NOTHING:
+        return None
+    if text.lower() == "true":
+        raise argparse.ArgumentTypeError(
+            "expected the path of a checkpoint, found True: the original took it for one"
+        )
+    return text
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Add one flag for each configuration key; a flag that is not given leaves the configuration as it is."""
+    comments = key_comments(Config)
+    for name, field in Config.model_fields.items():
+        text = f"{comments.get(name, '')} (default: {field.default})".replace("%", "%%")
+        add_flag(parser, name, default=argparse.SUPPRESS, help=text, **_options(name, field.annotation))
+    parser.add_argument(
+        "-precision", "--precision", dest="amp", choices=["32", "16", "bf16"], default=argparse.SUPPRESS,
+        help="the same as -amp",
+    )  # fmt: skip
+    hidden = ", ".join(f"-{name}" for name in DEAD_FLAGS)
+    ignored = parser.add_argument_group("accepted without effect", f"flags of the original: {hidden}")
+    for name in DEAD_FLAGS:
+        ignored.add_argument(
+            f"-{name}", nargs="?", const=True, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+
+
+def _options(name: str, annotation: Any) -> dict[str, Any]:
+    """Return what argparse needs to read a key."""
+    kinds = field_types(annotation)
+    if kinds == (bool,):
+        return {"nargs": "?", "const": True, "type": parse_bool, "metavar": "BOOL"}
+    if name == "encoder":
+        return {"type": _encoder, "metavar": "{tiny,vit_b,vit_l,vit_h}"}
+    if all(get_origin(kind) is Literal for kind in kinds):
+        return {"choices": [value for kind in kinds for value in get_args(kind)]}
+    if name in _FILES:
+        return {"type": parse_file, "metavar": "FILE"}
+    reader: Callable[[str], Any] = str if kinds in ((str,), (Path,)) else parse_value
+    return {"type": reader, "metavar": name.upper()}
+
+
+def _encoder(text: str) -> str:
+    """Read an encoder; the original's default was called ``default``."""
+    return "vit_b" if text == "default" else text
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``train.py`` and ``val.py``."""
+    add_flag(parser, "config", type=Path, help="YAML file with the same keys; flags win over it")
+    add_flag(parser, "output", type=Path, help="run directory (default: <log_root>/<exp_name>_<time>)")
+    add_flag(parser, "demo", action="store_true", help="draw a small data set and run on it, at demo size")
+    add_flag(parser, "debug", action="store_true", help="show the traceback of an error")
+    add_config_flags(parser)
+
+
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``train.py``."""
+    add_run_options(parser)
+    parser.add_argument(
+        "-resume", "--resume", nargs="?", const=True, default=None, metavar="RUN", type=Path,
+        help="continue the stopped run in this directory, or in -output",
+    )  # fmt: skip
+
+
+def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of ``val.py``."""
+    add_run_options(parser)
+    add_flag(parser, "plain", type=Path, help="checkpoint of a plain SAM (mode SAM) to compare with")
+
+
+def config_mapping(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the configuration keys that flags set."""
+    return {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
+
+
+def warn_ignored(arguments: argparse.Namespace) -> None:
+    """Say once which given flags have no effect."""
+    given = [name for name in DEAD_FLAGS if hasattr(arguments, name)]
+    if given:
+        logger.warning("ignored, no effect: %s", ", ".join(f"-{name}" for name in given))
+
+
+def key_table() -> str:
+    """Return the rows of the README's table of keys."""
+    comments = key_comments(Config)
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Config.model_fields.items():
+        shown = "null" if field.default is None else str(field.default)
+        meaning = comments[name].replace("|", "\\|")
+        rows.append(f"| `{name}` | `{shown}` | {meaning} |")
+    return "\n".join(rows)
