@@ -8,7 +8,6 @@ step. The last two leave the image encoder as it is, so the pass that the second
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -82,8 +81,3 @@ def spa_rounds(
 def sample_probabilities(said: Answer) -> Tensor:
     """Return the probabilities of all samples ``[B,N,(4g)^2]``."""
     return torch.sigmoid(said.logits[:, :, 0].float()).flatten(2).transpose(0, 1)
-
-
-def without_mask(knowledge: Knowledge) -> Knowledge:
-    """Return the knowledge without the mask of the round before, which the original's validation of SPA leaves out."""
-    return replace(knowledge, previous=None)
