@@ -69,13 +69,19 @@ def spa_rounds(
             features = network.encode(images)
         with phases.learning(network.prompt_encoder, network.EM_mean_variance):
             say(features.detach(), knowledge)
-        with phases.learning(network.EM_weights):
-            with torch.no_grad():
-                sparse = network.prompts(knowledge.coords, knowledge.labels, None).sparse
-                mixture = network.mixture(sparse, responsibilities)
-                found = network.responsibilities(chosen, mixture)
-                target = mask_responsibilities(network, wanted, mixture)
-            phases.step("mse", mixture_mse(network.EM_weights(found), target))
+        _refine_weights(phases, knowledge, chosen, wanted)
+
+
+def _refine_weights(phases: Phases, knowledge: Knowledge, chosen: Tensor, wanted: Tensor) -> None:
+    """Take a step that makes the refined responsibilities of the chosen cluster those of the wanted mask."""
+    network = phases.network
+    with torch.no_grad():
+        sparse = network.prompts(knowledge.coords, knowledge.labels, None).sparse
+        mixture = network.mixture(sparse, knowledge.responsibilities)
+        found = network.responsibilities(chosen, mixture)
+        target = mask_responsibilities(network, wanted, mixture)
+    with phases.learning(network.EM_weights):
+        phases.step("mse", mixture_mse(network.EM_weights(found), target))
 
 
 def sample_probabilities(said: Answer) -> Tensor:
