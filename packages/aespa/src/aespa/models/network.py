@@ -210,7 +210,10 @@ def _draw_components(
     """Draw components ``[N,B]`` by their weights ``[B,K]``, by inverting the sums of the weights."""
     if uniform is None:
         uniform = _draw(torch.rand, (n_samples, len(weights)), generator, weights.device)
-    sums = weights.detach().double().cumsum(dim=-1)
-    places = (uniform.double().t() * sums[:, -1:]).contiguous()
+    precise = (
+        torch.float32 if weights.device.type == "mps" else torch.float64
+    )  # Metal has no double precision
+    sums = weights.detach().to(precise).cumsum(dim=-1)
+    places = (uniform.to(precise).t() * sums[:, -1:]).contiguous()
     drawn = torch.searchsorted(sums, places, right=True)
     return drawn.clamp_max(weights.shape[-1] - 1).t()
