@@ -26,6 +26,8 @@ MEDSAM = Path("checkpoint") / "medsam_vit_b.pth"
 
 def diagnose() -> int:
     """Log what this machine and installation can do, and return the exit code."""
-    for line in describe_machine(PACKAGES, EXTRAS, {"weights of MedSAM (-sam_ckpt)": MEDSAM}):
+    for line in describe_machine(PACKAGES, EXTRAS, {}):
         logger.info(line)
+    state = "found" if MEDSAM.is_file() else "absent; download it by hand, its source is in the README"
+    logger.info("weights of MedSAM, %s: %s", MEDSAM, state)
     return 0
