@@ -61,7 +61,8 @@ def kmeans(
     Args:
         samples: ``[B, N, D]`` or ``[N, D]`` (taken as one image), any unit.
         k: Clusters, from 1 to N.
-        generator: Of the start, on any device; None = a fixed one, so that equal samples give equal clusters.
+        generator: Of the start, on any device; None = a fixed one, so that equal samples give equal
+            clusters in any batch.
         initial: int64 ``[B, k]``, samples to start from instead.
 
     Returns:
@@ -174,7 +175,7 @@ def _cluster(gram: Tensor, k: int, generator: torch.Generator | None, initial: T
     if not 1 <= k <= n:
         raise ValueError(f"n_clusters must lie between 1 and the number of samples, {n}, found {k}")
     if initial is None:
-        initial = _plus_plus(gram, k, generator or torch.Generator().manual_seed(0))
+        initial = _plus_plus(gram, k, generator)
     labels, inertia = _lloyd(gram, initial.to(gram.device))
     sizes = functional.one_hot(labels, k).sum(dim=1)
     return Clusters(labels, sizes, inertia, initial)
@@ -206,12 +207,16 @@ def _squared_distances(gram: Tensor) -> Tensor:
     return (squares[:, :, None] + squares[:, None, :] - 2 * gram).clamp(min=0)
 
 
-def _plus_plus(gram: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def _plus_plus(gram: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
     """Choose samples as first centres: each the best of a few that were drawn in proportion to their distance."""
     b, n, _ = gram.shape
     distance = _squared_distances(gram)
     trials = 2 + int(math.log(k))
-    uniform = torch.rand(b, k, trials, generator=generator, device=generator.device).to(gram)
+    if generator is None:  # the same chance for every image, whatever batch it is in
+        uniform = torch.rand(1, k, trials, generator=torch.Generator().manual_seed(0)).expand(b, -1, -1)
+    else:
+        uniform = torch.rand(b, k, trials, generator=generator, device=generator.device)
+    uniform = uniform.to(gram)
     rows = torch.arange(b, device=gram.device)
     chosen = [(uniform[:, 0, 0] * n).long().clamp(max=n - 1)]
     nearest = distance[rows, chosen[0]]

@@ -45,7 +45,7 @@ class Step:
         knowledge: What the network is told.
         box: float32 ``[1, 4]``, network pixels; null = none.
         learns: Whether this step's own answer becomes the mask prompt of the next interaction. Not in the first step
-            of SPA, whose training starts from a click, and not after a choice: then the proposal is the prompt.
+            of SPA, whose training starts from a click, and not after a choice, which has set what is known.
         said: The answer that is shown.
         samples: The answer with all samples.
     """
@@ -136,12 +136,21 @@ class Dialogue:
 
     @torch.no_grad()
     def choose(self, group: Group, action: Any) -> None:
-        """Let a proposal be the mask that the next answer starts from."""
-        known = replace(self.step.knowledge, previous=group.logits)
+        """Let a proposal be the answer, and tell the network so.
+
+        In SPA, as in its training, the network hears of the choice by the responsibilities, and its mask prompt is
+        the mean of all samples. A network of AESPA answers anew with the proposal as its mask prompt.
+        """
+        samples = self.samples()
+        known, shown = self.step.knowledge, None
         if self.mode != "SAM":
-            found = self.network.responsibilities(group.probability, self.samples().mixture)
+            found = self.network.responsibilities(group.probability, samples.mixture)
             known = replace(known, responsibilities=found)
-        self._add(Step(action, known, self.step.box, learns=False))
+        if self.mode == "SPA":
+            known, shown = replace(known, previous=samples.mean), Answer(group.logits[None], samples.mixture)
+        else:
+            known = replace(known, previous=group.logits)
+        self._add(Step(action, known, self.step.box, learns=False, said=shown))
 
     @torch.no_grad()
     def _carried(self) -> Knowledge:
@@ -204,14 +213,7 @@ class Dialogue:
         if n_samples > 1:
             stream = ItemDraws([derive_seed(self.seed, "latents", self._at)])
             draws = latent_draws(stream, n_samples, self.features.device)
-        step, network = self.step, self.network
-        known = step.knowledge
-        if step.box is None:
-            return answer(network, self.features, known, n_samples=n_samples, draws=draws)
-        prompts = network.prompts(known.coords, known.labels, known.previous, step.box)
-        mixture = network.mixture(prompts.sparse, known.responsibilities)
-        if self.mode == "SAM":
-            return Answer(network.decode(self.features, None, prompts), mixture)
-        noise, uniform = (None, None) if draws is None else draws
-        latents = network.latents(mixture, n_samples, noise=noise, uniform=uniform)
-        return Answer(network.decode(self.features, latents, prompts), mixture)
+        step = self.step
+        return answer(
+            self.network, self.features, step.knowledge, n_samples=n_samples, draws=draws, boxes=step.box
+        )
