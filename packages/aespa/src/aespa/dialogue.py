@@ -139,7 +139,8 @@ class Dialogue:
         """Let a proposal be the mask that the next answer starts from."""
         known = replace(self.step.knowledge, previous=group.logits)
         if self.mode != "SAM":
-            found = self.network.responsibilities(group.probability, self.samples().mixture)
+            said = self.step.samples or self.said()  # of one mixture, whatever the number of samples
+            found = self.network.responsibilities(group.probability, said.mixture)
             known = replace(known, responsibilities=found)
         self._add(Step(action, known, self.step.box, learns=False))
 
