@@ -174,7 +174,7 @@ def _cluster(gram: Tensor, k: int, generator: torch.Generator | None, initial: T
     if not 1 <= k <= n:
         raise ValueError(f"n_clusters must lie between 1 and the number of samples, {n}, found {k}")
     if initial is None:
-        initial = _plus_plus(gram, k, generator or torch.Generator().manual_seed(0))
+        initial = _plus_plus(gram, k, generator)
     labels, inertia = _lloyd(gram, initial.to(gram.device))
     sizes = functional.one_hot(labels, k).sum(dim=1)
     return Clusters(labels, sizes, inertia, initial)
@@ -206,12 +206,15 @@ def _squared_distances(gram: Tensor) -> Tensor:
     return (squares[:, :, None] + squares[:, None, :] - 2 * gram).clamp(min=0)
 
 
-def _plus_plus(gram: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def _plus_plus(gram: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
     """Choose samples as first centres: each the best of a few that were drawn in proportion to their distance."""
     b, n, _ = gram.shape
     distance = _squared_distances(gram)
     trials = 2 + int(math.log(k))
-    uniform = torch.rand(b, k, trials, generator=generator, device=generator.device).to(gram)
+    if generator is None:  # the same for every image: clusters must not depend on the place in the batch
+        uniform = torch.rand(k, trials, generator=torch.Generator().manual_seed(0)).expand(b, -1, -1).to(gram)
+    else:
+        uniform = torch.rand(b, k, trials, generator=generator, device=generator.device).to(gram)
     rows = torch.arange(b, device=gram.device)
     chosen = [(uniform[:, 0, 0] * n).long().clamp(max=n - 1)]
     nearest = distance[rows, chosen[0]]
