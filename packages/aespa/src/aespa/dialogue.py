@@ -153,6 +153,17 @@ class Dialogue:
         self._add(Step(action, known, self.step.box, learns=False, said=shown))
 
     @torch.no_grad()
+    def start_from(self, logits: Tensor, action: Any) -> None:
+        """Let another mask, ``[1, 1, 4g, 4g]`` logits, be the mask prompt and answer anew."""
+        known = replace(self.step.knowledge, previous=logits)
+        if self.mode != "SAM":
+            # The mixture does not depend on the number of samples.
+            said = self.step.samples or self.said()
+            found = self.network.responsibilities(torch.sigmoid(logits).flatten(1), said.mixture)
+            known = replace(known, responsibilities=found)
+        self._add(Step(action, known, self.step.box, learns=False))
+
+    @torch.no_grad()
     def _carried(self) -> Knowledge:
         """Return the knowledge that the next interaction adds to: this round's mask in place of the one before."""
         step = self.step

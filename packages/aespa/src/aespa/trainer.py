@@ -77,6 +77,10 @@ class Trainer:
             raise TrainingError(
                 "-amp 16 runs on one device (each would scale its own gradients); use -amp bf16"
             )
+        if devices.count > 1 and config.update == "alternating":
+            raise TrainingError(
+                "update: alternating, the original's, runs on one device; use per_round on several"
+            )
         precision: Any = resolve_precision(config.amp, devices.accelerator)
         self.fabric = Fabric(
             accelerator=devices.accelerator,
@@ -204,17 +208,23 @@ class Trainer:
             progress.batch, progress.step = progress.batch + 1, progress.step + 1
             now = time.perf_counter()
             progress.seconds, started = progress.seconds + now - started, now
-            if stop.requested and progress.batch < len(batches):
+            if progress.batch < len(batches) and self._told_to_stop(stop):
                 self.save_last()
                 raise RunInterruptedError(
                     f"stopped by {stop.name} in epoch {progress.epoch} after {progress.batch} batches; "
                     "-resume continues"
                 )
+        self._share_loss()
         mean = progress.loss_sum / len(batches)
-        if fabric.world_size > 1:
-            mean = float(reduced(fabric, torch.tensor(mean, device=fabric.device), "mean"))
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         return mean
+
+    def _share_loss(self) -> None:
+        """Give every process the mean of their losses so far, so that any of them may save it."""
+        fabric, progress = self.fabric, self.progress
+        if fabric.world_size > 1:
+            own = torch.tensor(progress.loss_sum, dtype=torch.float64, device=fabric.device)
+            progress.loss_sum = float(reduced(fabric, own, "mean"))
 
     # ------------------------------------------------------------------ the run
 
@@ -236,10 +246,20 @@ class Trainer:
                 self.run.log_metrics(row)
                 sink.log(row, progress.step)
             progress.rows += 1
-            if last or stop.requested or progress.epoch % config.save_freq == 0 or self._waited_enough():
+            stopping = self._told_to_stop(stop)
+            if last or stopping or progress.epoch % config.save_freq == 0 or self._waited_enough():
                 self.save_last()
-            if stop.requested and not last:
+            if stopping and not last:
                 raise RunInterruptedError(f"stopped by {stop.name} after epoch {epoch}; -resume continues")
+
+    def _told_to_stop(self, stop: StopSignal) -> bool:
+        """Return whether any process got a signal: often one alone does, and all must stop at the same step."""
+        if self.fabric.world_size == 1:
+            return stop.requested
+        told = torch.tensor(float(stop.requested), device=self.fabric.device)
+        stop.requested = bool(reduced(self.fabric, told, "sum") > 0)
+        stop.name = stop.name or "a signal"
+        return stop.requested
 
     def _waited_enough(self) -> bool:
         return self.config.patience is not None and self.progress.waited >= self.config.patience
@@ -260,6 +280,7 @@ class Trainer:
 
     def save_last(self) -> None:
         """Save all that a continued run needs."""
+        self._share_loss()
         if self.fabric.is_global_zero:
             state = {
                 "network": self.network.state_dict(),
