@@ -141,15 +141,13 @@ class Dialogue:
         In SPA, as in its training, the network hears of the choice by the responsibilities, and its mask prompt is
         the mean of all samples. A network of AESPA answers anew with the proposal as its mask prompt.
         """
+        if self.mode != "SPA":
+            self.start_from(group.logits, action)
+            return
         samples = self.samples()
-        known, shown = self.step.knowledge, None
-        if self.mode != "SAM":
-            found = self.network.responsibilities(group.probability, samples.mixture)
-            known = replace(known, responsibilities=found)
-        if self.mode == "SPA":
-            known, shown = replace(known, previous=samples.mean), Answer(group.logits[None], samples.mixture)
-        else:
-            known = replace(known, previous=group.logits)
+        found = self.network.responsibilities(group.probability, samples.mixture)
+        known = replace(self.step.knowledge, previous=samples.mean, responsibilities=found)
+        shown = Answer(group.logits[None], samples.mixture)
         self._add(Step(action, known, self.step.box, learns=False, said=shown))
 
     @torch.no_grad()
