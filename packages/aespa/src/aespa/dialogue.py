@@ -142,7 +142,7 @@ class Dialogue:
         the mean of all samples. A network of AESPA answers anew with the proposal as its mask prompt.
         """
         if self.mode != "SPA":
-            self.start_from(group.logits, action)
+            self.start_from(group.logits, action, group.probability)
             return
         samples = self.samples()
         found = self.network.responsibilities(group.probability, samples.mixture)
@@ -151,13 +151,17 @@ class Dialogue:
         self._add(Step(action, known, self.step.box, learns=False, said=shown))
 
     @torch.no_grad()
-    def start_from(self, logits: Tensor, action: Any) -> None:
-        """Let another mask, ``[1, 1, 4g, 4g]`` logits, be the mask prompt and answer anew."""
+    def start_from(self, logits: Tensor, action: Any, probability: Tensor | None = None) -> None:
+        """Let another mask, ``[1, 1, 4g, 4g]`` logits, be the mask prompt and answer anew.
+
+        Its probabilities ``[1, 16g²]`` are those of the logits, unless they are given.
+        """
         known = replace(self.step.knowledge, previous=logits)
         if self.mode != "SAM":
             # The mixture does not depend on the number of samples.
             said = self.step.samples or self.said()
-            found = self.network.responsibilities(torch.sigmoid(logits).flatten(1), said.mixture)
+            shown = torch.sigmoid(logits).flatten(1) if probability is None else probability
+            found = self.network.responsibilities(shown, said.mixture)
             known = replace(known, responsibilities=found)
         self._add(Step(action, known, self.step.box, learns=False))
 
