@@ -172,6 +172,7 @@ class Handlers:
                     told = action(session) or ""
             except DataError as error:
                 told, bad = str(error), True
+            session.answers += 1
             return [markup.message(told, bad=bad), *self._screen(session)]
 
     def _screen(self, session: Session) -> list[Any]:

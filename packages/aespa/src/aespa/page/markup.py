@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+from numpy.typing import NDArray
+
+from aespa.original.demo import dice_iou
 from aespa.page.rendering import (
     PALETTES,
     Frame,
@@ -20,6 +24,7 @@ from aespa.predictor import Click
 
 CARD_PX = 128
 DOT_PX = 8
+ALIKE = 0.95  # Dice above which outlines are taken for one
 MEANING = {
     "probability": ("0 %", "probability of the object", "100 %"),
     "entropy": ("certain", "entropy in bits", "1 bit"),
@@ -52,6 +57,7 @@ def canvas(session: Session) -> str:
     )
     return (
         f'<div class="picture" data-width="{frame.width}" data-height="{frame.height}" '
+        f'data-answer="{session.answers}" '
         f'style="width:{frame.shown_width}px;aspect-ratio:{frame.shown_width}/{frame.shown_height}">'
         f"{pictures}{_dots(session, frame)}</div>"
     )
@@ -91,8 +97,19 @@ def cards(session: Session) -> str:
         f"<span>{each.share:.0%} of samples</span></button>"
         for i, each in enumerate(proposals)
     )
-    alone = "<p>This network has one proposal.</p>" if len(proposals) == 1 else ""
-    return f'<h2>Whose style to follow</h2><div class="cards">{drawn}</div>{alone}'
+    hint = _hint([each.mask for each in proposals])
+    return f'<h2>Whose style to follow</h2><div class="cards">{drawn}</div>{hint}'
+
+
+def _hint(masks: list[NDArray[np.bool_]]) -> str:
+    """Say so where there is nothing to choose from."""
+    if len(masks) == 1:
+        return "<p>This network proposes one outline: click instead.</p>"
+    if min(dice_iou(masks[0], other)[0] for other in masks[1:]) > ALIKE:
+        return (
+            "<p>The outlines hardly differ, as this network was trained to follow clicks: click instead.</p>"
+        )
+    return ""
 
 
 def raters(session: Session) -> str:

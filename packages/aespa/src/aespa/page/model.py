@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAM_IMAGE_SIZE = 1024  # of the images that SAM and MedSAM were trained on
-DEMONSTRATION = "Demonstration network: trained for a minute on drawn images. It knows nothing of medical images; give -weights."
+DEMONSTRATION = (
+    "Demonstration network: trained for a minute on drawn images. It knows nothing of medical images; "
+    "start the page with -weights."
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from aespa.page.model import PageModel, load_page_model
 from aespa.page.options import PageOptions
+from aespa.page.visitors import Visitors
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,11 @@ class Served:
 
     Attributes:
         url: Where.
-        visitors: How many have it open.
+        visitors: Who has it open.
     """
 
     url: str
-    visitors: object
+    visitors: Visitors
 
 
 def serve(options: PageOptions) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aespa.clicks import suggest
 from aespa.errors import DataError
+from aespa.original.demo import dice_iou
 from aespa.page.samples import Sample
 from aespa.predictor import AespaPredictor, Click, Prediction, Proposal
 
@@ -64,6 +65,7 @@ class Session:
     Attributes:
         lock: Held by whoever works with the session; two clicks at a time come one after the other.
         revision: Changes with everything that may change the proposals.
+        answers: How often the page was drawn for this visitor; the page carries it.
         suggestion: A click that was suggested and not yet made.
         view: What the visitor looks at.
         timing: How long things took.
@@ -72,6 +74,7 @@ class Session:
     def __init__(self, predictor: AespaPredictor, k: int = K) -> None:
         self.lock = threading.RLock()
         self.revision = 0
+        self.answers = 0
         self.suggestion: Click | None = None
         self.view: View = "mask"
         self.timing = Timing()
@@ -249,8 +252,6 @@ class Session:
 
     def overlaps(self) -> list[Overlap]:
         """Return how well the mask fits every rater; empty where nobody outlined the image."""
-        from aespa.original.demo import dice_iou
-
         if not self.has_image or not self.sample.n_raters:
             return []
         mask = self.prediction().mask

@@ -67,7 +67,7 @@ footer { display: none !important; }
 #canvas .empty { width: 640px; height: 400px; display: grid; place-items: center; color: var(--quiet);
   border: 1px dashed var(--line); }
 #canvas .picture { position: relative; cursor: crosshair; margin: 0 auto; max-width: 100%; overflow: hidden;
-  border-radius: 4px; background: #000; user-select: none; }
+  background: #000; user-select: none; } /* no round corners: the pixels there could not be clicked */
 #canvas img, #canvas svg { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; max-width: none;
   pointer-events: none; border-radius: 0; }
 #canvas img.squares { image-rendering: pixelated; }
@@ -89,13 +89,14 @@ footer { display: none !important; }
 .legend .key.outside { background: #111; }
 #cards .cards { display: grid; grid-template-columns: 1fr 1fr; gap: 8px; }
 #cards .card { display: block; padding: 4px; border: 1px solid var(--line); border-radius: 8px; background: white;
-  cursor: pointer; text-align: center; }
+  margin: 0; cursor: pointer; text-align: center; }
 #cards .card span { font-size: 12px; font-weight: 400; color: var(--quiet); }
 #cards .card:hover, #cards .card:focus-visible { border-color: var(--mask); box-shadow: 0 0 0 1px var(--mask); }
-#cards .card img { display: block; width: 100%; height: 128px; object-fit: contain; margin: 0 0 2px;
+#cards .card img { display: block; width: 100%; height: 128px; object-fit: contain;
+  margin: 0 0 2px !important;
   image-rendering: pixelated; border-radius: 4px; background: #000; }
 #cards p, #raters p { font-size: 12px; color: var(--quiet); margin: 4px 0; }
-#raters .following { font-size: 13px; color: var(--ink); }
+#raters .following { font-size: 12px; white-space: nowrap; color: var(--ink); }
 #raters table { width: 100%; font-size: 13px; border: 0; border-collapse: collapse; margin: 0;
   font-variant-numeric: tabular-nums; }
 #raters th { text-align: left; font-weight: 500; color: var(--quiet); }

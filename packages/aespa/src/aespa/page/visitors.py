@@ -38,6 +38,11 @@ class Visitors:
         """Return how many sessions there are."""
         return len(self._sessions)
 
+    def sessions(self) -> list[Session]:
+        """Return the sessions of all visitors."""
+        with self._lock:
+            return [session for session, _ in self._sessions.values()]
+
     def enter(self, name: str) -> tuple[Session, bool]:
         """Return a visitor's session and whether it is new.
 
