@@ -116,3 +116,15 @@ def square_predictor():
 @pytest.fixture(scope="session")
 def square_model():
     return SquareModel(note="A network for tests.")
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory):
+    """What `small_model` makes, from fewer and smaller images and fewer rounds: seconds instead of a minute."""
+    from aespa.page import small_model
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AESPA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for name, value in {"IMAGES": 240, "VALIDATION_IMAGES": 2, "SIZE_PX": 32, "ROUNDS": 2}.items():
+            patched.setattr(small_model, name, value)
+        return small_model.small_model()

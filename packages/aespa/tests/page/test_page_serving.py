@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aespa.page.model import load_page_model
 from aespa.page.options import PageOptions
+from aespa.page.samples import Examples
 from aespa.page.serving import serve, serving
 
 LIMIT = 3
@@ -327,6 +329,36 @@ def test_nothing_leaves_this_machine_and_nothing_goes_wrong(tab):
         found = urlsplit(url)
         assert found.scheme in ("data", "blob") or found.hostname == "127.0.0.1", url
     assert tab.complaints == []
+
+
+@pytest.mark.browser
+def test_a_network_follows_a_click_in_the_browser(browser, small_checkpoint):
+    """The whole way, with a network that was trained for seconds: the page shows what the predictor says."""
+    options = PageOptions(port=free_port(), weights=small_checkpoint, device="cpu")
+    model = load_page_model(options)
+    sample = Examples(options).read("drawn image 1")
+    predictor = model.predictor()
+    predictor.set_image(sample.image)
+    before = predictor.predict().mask
+    for x, y in ((x, y) for y in range(2, 64, 4) for x in range(2, 64, 4)):
+        predictor.click(x, y, 1)
+        after = predictor.predict().mask
+        if after[y, x] and not before[y, x]:
+            break
+        predictor.reset()
+    else:
+        pytest.fail("no click in the grid brings its pixel into the mask: the network learned nothing")
+    with serving(options, model) as found:
+        tab = Tab(browser.new_context(viewport={"width": 1280, "height": 900}), found.url)
+        assert np.array_equal(tab.mask(), before)
+        tab.click(x, y)
+        assert tab.mask()[y, x]
+        assert np.array_equal(tab.mask(), after)
+        tab.press("#undo")
+        assert np.array_equal(tab.mask(), before)
+        assert "ms" in tab.content("#facts")
+        assert tab.complaints == []
+        tab.page.context.close()
 
 
 def test_a_port_that_is_taken():
