@@ -16,7 +16,8 @@ def build_parser(verb_name: str | None = None) -> argparse.ArgumentParser:
     """Build the parser of the ``aespa`` command.
 
     Args:
-        verb_name: The verb that will run: only its flags are built, the others get their names alone.
+        verb_name: The verb that will run: only its flags are built, the others get their names alone. None builds
+            all.
     """
     parser = argparse.ArgumentParser(
         prog="aespa", description="Interactive segmentation that follows a rater, on MedSAM."
@@ -149,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``aespa`` command and return its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in given if not word.startswith("-")), None)
-    arguments = build_parser(verb if verb in _VERBS else None).parse_args(given)
+    arguments = build_parser(verb or "").parse_args(given)
     from aespa import commands
 
     return guarded(getattr(commands, arguments.handler_name), arguments)

@@ -59,9 +59,12 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     hidden = ", ".join(f"-{name}" for name in DEAD_FLAGS)
     ignored = parser.add_argument_group("accepted without effect", f"flags of the original: {hidden}")
     for name in DEAD_FLAGS:
+        # argparse reads an unknown -shuffle as -s with the value huffle: what is no truth value is refused.
+        kind = parse_bool if name == "s" else str
         ignored.add_argument(
-            f"-{name}", nargs="?", const=True, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
+            f"-{name}", f"--{name}", dest=name, nargs="?", const=True, type=kind, default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )  # fmt: skip
 
 
 def _options(name: str, annotation: Any) -> dict[str, Any]:
