@@ -78,6 +78,8 @@ def _options(name: str, annotation: Any) -> dict[str, Any]:
         return {"type": _encoder, "metavar": "{tiny,vit_b,vit_l,vit_h}"}
     if all(get_origin(kind) is Literal for kind in kinds):
         return {"choices": [value for kind in kinds for value in get_args(kind)]}
+    if kinds == (Path,) and type(None) in get_args(annotation) and name not in _FILES:
+        return {"type": _path_or_null, "metavar": "PATH"}
     if name in _FILES:
         return {"type": parse_file, "metavar": "FILE"}
     plain: Callable[[str], Any] = str if kinds in ((str,), (Path,)) else parse_value
@@ -87,6 +89,10 @@ def _options(name: str, annotation: Any) -> dict[str, Any]:
 def _bool_or_null(text: str) -> bool | None:
     """Read a switch; null leaves it to ``faithful``."""
     return None if text.lower() in NULL else parse_bool(text)
+
+
+def _path_or_null(text: str) -> str | None:
+    return None if text.lower() in NULL else text
 
 
 def _encoder(text: str) -> str:
