@@ -11,6 +11,7 @@ import pytest
 
 from aespa import cli
 from aespa.config import Config
+from medshared.leases import Shard
 
 
 @pytest.fixture
@@ -93,8 +94,10 @@ def test_evaluate(calls, tmp_path):
 
 
 def test_prepare(calls):
-    assert run("prepare", "mbhseg", "-in", "raw", "-out", "o", "-level", 30, "-jobs", 2, "--overwrite") == 3
-    named = {"level": 30.0, "width": 80.0, "jobs": 2, "overwrite": True}
+    assert (
+        run("prepare", "mbhseg", "-in", "raw", "-out", "o", "-level", 30, "-shard", "2/3", "--overwrite") == 3
+    )
+    named = {"level": 30.0, "width": 80.0, "jobs": 1, "overwrite": True, "shard": Shard(1, 3)}
     assert calls == [("process_mbhseg", (Path("raw"), Path("o")), named)]
     assert run("prepare", "synthetic", "REFUGE", "-output", "o", "-n_train", 3, "-seed", 4) == 0
     assert calls[1] == ("make_demo_data", (Path("o"), "REFUGE", 3, 16, 4), {})
@@ -132,6 +135,7 @@ def test_the_exit_code_of_experiments(calls, tmp_path):
         "sam_ckpt": Path("checkpoint/medsam_vit_b.pth"),
         "log_root": tmp_path,
         "device": "cpu",
+        "only": None,
         "dry_run": True,
     }
 

@@ -114,6 +114,16 @@ def test_finished_runs_are_left_alone_and_stopped_ones_go_on(started, tmp_path):
     assert "-resume" not in started[1]
 
 
+def test_one_of_a_group(started, tmp_path):
+    assert run("main", root=tmp_path, only=3) == 0
+    assert names_of(started) == [tested.GROUPS["main"][2]]
+    for number in (0, 9):
+        with pytest.raises(
+            ValueError, match=f"expected 1 to 8, the number of experiments chosen, found {number}"
+        ):
+            run("main", root=tmp_path, only=number)
+
+
 def test_a_failed_run_does_not_hide_the_others(started, tmp_path, caplog):
     CODES["LIDC_SPA_128"] = 1
     assert run("LIDC_SPA_128", "LIDC_SPA_256", root=tmp_path) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aespa import flags
-from aespa.config import DATASETS, Config
+from aespa.config import DATASETS, SWITCHES, Config
 
 # Flag of the original → (text, key, value). Dead ones have no key.
 ORIGINAL = {
@@ -42,6 +42,9 @@ DEAD = (
 )
 
 
+SWITCHED = {key: values[1] for key, values in SWITCHES.items()}
+
+
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     flags.add_train_options(parser)
@@ -69,19 +72,11 @@ def test_flags_of_the_original(name, dashes):
 @pytest.mark.parametrize("dashes", ["-", "--"])
 def test_every_key_is_a_flag(dashes):
     assert set(NEW.split()) <= set(Config.model_fields)
-    given = Config(dataset="LIDC", lidc_index=Path("i.npy"), subset=3, patience=2, lr_step=5, target_class=2)
-    words = []
-    for key, value in given.model_dump().items():
-        words += [f"{dashes}{key}", "null" if value is None and key not in flags._FILES else str(value)]
-    literals = {"decoder", "sam_load", "mixture", "latent", "variance", "upsample", "click_order", "update"}
-    literals |= {"agreement", "crop"}  # leaving the flag away is what null is
-    kept = [
-        word
-        for flag, value in zip(words[::2], words[1::2], strict=True)
-        if flag.lstrip("-") not in literals
-        for word in (flag, value)
-    ]
-    assert config(*kept) == given
+    given = Config(dataset="LIDC", lidc_index=Path("i.npy"), subset=3, patience=2, lr_step=5, **SWITCHED)
+    values = {key: value for key, value in given.model_dump().items() if value is not None}
+    assert (
+        config(*(word for key, value in values.items() for word in (f"{dashes}{key}", str(value)))) == given
+    )
 
 
 @pytest.mark.parametrize("dashes", ["-", "--"])

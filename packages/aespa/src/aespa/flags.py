@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from aespa.config import Config
 from medshared.config_flags import NULL, field_types, key_comments, parse_bool, parse_value
+from medshared.leases import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,20 @@ _FILES = ("weights", "pretrain", "sam_ckpt")
 def add_flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
     """Add ``-name`` and ``--name``."""
     parser.add_argument(f"-{name}", f"--{name}", dest=name, **options)
+
+
+def add_shard_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``-shard``: one of several equal parts of the work, a job each."""
+    add_flag(
+        parser, "shard", type=_parse_shard, default=Shard(), metavar="I/N", help="only the I-th of N parts"
+    )
+
+
+def _parse_shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse_file(text: str) -> str | None:

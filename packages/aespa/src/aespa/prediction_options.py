@@ -9,7 +9,7 @@ from typing import get_args
 
 from aespa.config import Mode
 from aespa.errors import DataError
-from aespa.flags import add_flag
+from aespa.flags import add_flag, add_shard_flag
 from medshared.leases import Shard
 
 # Middle and width in HU; none takes the volume's own range.
@@ -112,15 +112,8 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_flag(parser, "image_size", type=int, metavar="PX", help="input side (default: the checkpoint's)")
     add_flag(parser, "overwrite", action="store_true", help="also make what is finished again")
-    add_flag(parser, "shard", type=_shard, default=Shard(), metavar="I/N", help="only the I-th of N parts")
+    add_shard_flag(parser)
     add_flag(parser, "seed", type=int, default=0, help="of the latents")
-
-
-def _shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def options_from_arguments(arguments: argparse.Namespace) -> PredictOptions:
