@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aespa.models.em import EMMeanVariance, Mixture, responsibilities
+from aespa.models.em import EMMeanVariance, EMWeights, Mixture, responsibilities
 
 
 @pytest.fixture
@@ -153,3 +153,12 @@ def test_only_the_relu_has_a_dead_zone():
         variances.sum().backward()
         assert bool((variances == 1e-6).all()) is at_floor
         assert bool((module.fc3.bias.grad[4:] == 0).all()) is at_floor
+
+
+def test_mixture_weights_are_refined_in_single_precision():
+    em = EMWeights(4)
+    given = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = em(given.bfloat16().float())
+    assert half.dtype == torch.float32
+    assert torch.equal(half, em(given.bfloat16().float()))

@@ -43,11 +43,12 @@ class EMWeights(nn.Module):
         self.fc6 = nn.Linear(64, n_components)
 
     def forward(self, responsibilities: Tensor) -> Tensor:
-        """Refine ``[B,K]`` to weights ``[B,K]`` that sum to 1."""
-        x = responsibilities
-        for layer in (self.fc1, self.fc2, self.fc3, self.fc4, self.fc5):
-            x = functional.relu(layer(x))
-        return self.fc6(x).softmax(dim=-1)
+        """Refine ``[B,K]`` to weights ``[B,K]`` that sum to 1, in float32 whatever the precision around it is."""
+        with torch.autocast(responsibilities.device.type, enabled=False):
+            x = responsibilities.float()
+            for layer in (self.fc1, self.fc2, self.fc3, self.fc4, self.fc5):
+                x = functional.relu(layer(x))
+            return self.fc6(x).softmax(dim=-1)
 
 
 class EMMeanVariance(nn.Module):

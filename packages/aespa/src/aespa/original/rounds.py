@@ -44,7 +44,9 @@ def alternating_step(
     if config.amp == "16":
         raise TrainingError("update: alternating takes several steps a batch: use -amp 32 or -amp bf16")
     phases = Phases(network, optimizer)
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=config.amp == "bf16"):
+    # Casts are not kept: the weights change between the steps of a batch, and a kept cast would be of the old ones.
+    half = config.amp == "bf16"
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
         if config.mode == "AESPA":
             _train_aespa(phases, batch, draws, config)
         elif config.mode == "SPA":
