@@ -103,11 +103,10 @@ def test_prepare(calls):
     assert calls[1] == ("make_demo_data", (Path("o"), "REFUGE", 3, 16, 4), {})
 
 
-@pytest.mark.parametrize(("problems", "code"), [([], 0), (["a.png: damaged"], 1)])
+@pytest.mark.parametrize(("problems", "code"), [([], 0), (["error"], 1), (["warning"], 0)])
 def test_check(monkeypatch, capsys, problems, code):
-    monkeypatch.setitem(
-        sys.modules, "aespa.data.checking", SimpleNamespace(check_data=lambda config: problems)
-    )
+    found = [SimpleNamespace(item="train", message="a.png: damaged", severity=each) for each in problems]
+    monkeypatch.setitem(sys.modules, "aespa.data.checking", SimpleNamespace(check_data=lambda config: found))
     assert run("prepare", "check", "-dataset", "LIDC") == code
 
 

@@ -83,7 +83,8 @@ def test_proposals_are_the_rounds_of_spa(network, features):
         chosen = [group for group in groups if torch.allclose(group.logits, picked.logits, atol=1e-6)]
         assert len(chosen) == 1
         dialogue.choose(chosen[0], "chosen")
-        dialogue.said()  # what is shown after a choice does not count as a round
+        # What is shown after a choice is the proposal, and does not count as a round.
+        assert torch.equal(dialogue.said().mean, chosen[0].logits)
         x, y = picked.clicks.coords[0].tolist()
         dialogue.click(x, y, int(picked.clicks.labels), "second")
         knowledge = after_pick(network, knowledge, said, picked)

@@ -61,7 +61,8 @@ def kmeans(
     Args:
         samples: ``[B, N, D]`` or ``[N, D]`` (taken as one image), any unit.
         k: Clusters, from 1 to N.
-        generator: Of the start, on any device; None = a fixed one, so that equal samples give equal clusters.
+        generator: Of the start, on any device; None = a fixed one, so that equal samples give equal
+            clusters in any batch.
         initial: int64 ``[B, k]``, samples to start from instead.
 
     Returns:
@@ -211,10 +212,11 @@ def _plus_plus(gram: Tensor, k: int, generator: torch.Generator | None) -> Tenso
     b, n, _ = gram.shape
     distance = _squared_distances(gram)
     trials = 2 + int(math.log(k))
-    if generator is None:  # the same for every image: clusters must not depend on the place in the batch
-        uniform = torch.rand(k, trials, generator=torch.Generator().manual_seed(0)).expand(b, -1, -1).to(gram)
+    if generator is None:  # the same chance for every image, whatever batch it is in
+        uniform = torch.rand(1, k, trials, generator=torch.Generator().manual_seed(0)).expand(b, -1, -1)
     else:
-        uniform = torch.rand(b, k, trials, generator=generator, device=generator.device).to(gram)
+        uniform = torch.rand(b, k, trials, generator=generator, device=generator.device)
+    uniform = uniform.to(gram)
     rows = torch.arange(b, device=gram.device)
     chosen = [(uniform[:, 0, 0] * n).long().clamp(max=n - 1)]
     nearest = distance[rows, chosen[0]]

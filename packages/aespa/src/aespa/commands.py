@@ -107,10 +107,12 @@ def check(arguments: argparse.Namespace) -> int:
 
     config = read_config(arguments)
     problems = check_data(config)
+    errors = [problem for problem in problems if problem.severity == "error"]
     for problem in problems:
-        logger.error("%s", problem)
-    logger.info("%s: %d problems", config.data_path, len(problems))
-    return 1 if problems else 0
+        level = logging.ERROR if problem.severity == "error" else logging.WARNING
+        logger.log(level, "%s: %s", problem.item, problem.message)
+    logger.info("%s: %d errors, %d warnings", config.data_path, len(errors), len(problems) - len(errors))
+    return 1 if errors else 0
 
 
 def synthetic(arguments: argparse.Namespace) -> int:

@@ -64,4 +64,6 @@ def choose_devices(config: Config) -> Devices:
         return Devices(device.type, config.devices)
     if config.devices > 1:
         return Devices("cuda", config.devices)
-    return Devices("cuda", [config.gpu_device if device.index is None else device.index])
+    if device.index is None:
+        device = select_device(f"cuda:{config.gpu_device}")
+    return Devices("cuda", [device.index or 0])

@@ -45,7 +45,7 @@ class Step:
         knowledge: What the network is told.
         box: float32 ``[1, 4]``, network pixels; null = none.
         learns: Whether this step's own answer becomes the mask prompt of the next interaction. Not in the first step
-            of SPA, whose training starts from a click, and not after a choice: then the proposal is the prompt.
+            of SPA, whose training starts from a click, and not after a choice, which has set what is known.
         said: The answer that is shown.
         samples: The answer with all samples.
     """
@@ -136,11 +136,32 @@ class Dialogue:
 
     @torch.no_grad()
     def choose(self, group: Group, action: Any) -> None:
-        """Let a proposal be the mask that the next answer starts from."""
-        known = replace(self.step.knowledge, previous=group.logits)
+        """Let a proposal be the answer, and tell the network so.
+
+        In SPA, as in its training, the network hears of the choice by the responsibilities, and its mask prompt is
+        the mean of all samples. A network of AESPA answers anew with the proposal as its mask prompt.
+        """
+        if self.mode != "SPA":
+            self.start_from(group.logits, action, group.probability)
+            return
+        samples = self.samples()
+        found = self.network.responsibilities(group.probability, samples.mixture)
+        known = replace(self.step.knowledge, previous=samples.mean, responsibilities=found)
+        shown = Answer(group.logits[None], samples.mixture)
+        self._add(Step(action, known, self.step.box, learns=False, said=shown))
+
+    @torch.no_grad()
+    def start_from(self, logits: Tensor, action: Any, probability: Tensor | None = None) -> None:
+        """Let another mask, ``[1, 1, 4g, 4g]`` logits, be the mask prompt and answer anew.
+
+        Its probabilities ``[1, 16g²]`` are those of the logits, unless they are given.
+        """
+        known = replace(self.step.knowledge, previous=logits)
         if self.mode != "SAM":
-            said = self.step.samples or self.said()  # of one mixture, whatever the number of samples
-            found = self.network.responsibilities(group.probability, said.mixture)
+            # The mixture does not depend on the number of samples.
+            said = self.step.samples or self.said()
+            shown = torch.sigmoid(logits).flatten(1) if probability is None else probability
+            found = self.network.responsibilities(shown, said.mixture)
             known = replace(known, responsibilities=found)
         self._add(Step(action, known, self.step.box, learns=False))
 
@@ -205,14 +226,7 @@ class Dialogue:
         if n_samples > 1:
             stream = ItemDraws([derive_seed(self.seed, "latents", self._at)])
             draws = latent_draws(stream, n_samples, self.features.device)
-        step, network = self.step, self.network
-        known = step.knowledge
-        if step.box is None:
-            return answer(network, self.features, known, n_samples=n_samples, draws=draws)
-        prompts = network.prompts(known.coords, known.labels, known.previous, step.box)
-        mixture = network.mixture(prompts.sparse, known.responsibilities)
-        if self.mode == "SAM":
-            return Answer(network.decode(self.features, None, prompts), mixture)
-        noise, uniform = (None, None) if draws is None else draws
-        latents = network.latents(mixture, n_samples, noise=noise, uniform=uniform)
-        return Answer(network.decode(self.features, latents, prompts), mixture)
+        step = self.step
+        return answer(
+            self.network, self.features, step.knowledge, n_samples=n_samples, draws=draws, boxes=step.box
+        )

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aespa.config import Mode
-from aespa.dialogue import Dialogue, Group
+from aespa.dialogue import Dialogue
 from aespa.errors import DataError
 from aespa.input_image import as_input_image
 from aespa.models.network import AespaNetwork
@@ -233,8 +233,7 @@ class AespaPredictor:
                 f"expected the logits of a prediction, {[side, side]}, found {list(logits.shape)}"
             )
         given = torch.as_tensor(logits, dtype=torch.float32, device=dialogue.features.device)[None, None]
-        group = Group(given, torch.sigmoid(given).flatten(1), 1.0)
-        dialogue.choose(group, Start(int((logits > 0).sum())))
+        dialogue.start_from(given, Start(int((logits > 0).sum())))
 
     def undo(self) -> bool:
         """Take back the last interaction; return whether there was one."""

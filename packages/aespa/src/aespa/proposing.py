@@ -70,8 +70,8 @@ def pick(
 def after_pick(network: AespaNetwork, knowledge: Knowledge, said: Answer, picked: Picked) -> Knowledge:
     """Return what is known after the users picked and clicked.
 
-    The picked proposal, and not the mean of all, is the mask that the next round starts from: it is what the user has
-    said to be nearest.
+    The mean of all samples is the mask prompt of the next round; what was picked is told by the responsibilities.
+    (With the picked proposal as the prompt, the network learns to repeat it and Dice grows less.)
 
     Args:
         network: Computes the responsibilities of the picked proposal.
@@ -81,5 +81,5 @@ def after_pick(network: AespaNetwork, knowledge: Knowledge, said: Answer, picked
     """
     with torch.no_grad():
         found = network.responsibilities(picked.choice.select, said.mixture)
-    known = learn(knowledge, Answer(picked.logits[None], said.mixture), found)
+    known = learn(knowledge, said, found)
     return known.clicked(picked.clicks.coords, picked.clicks.labels)

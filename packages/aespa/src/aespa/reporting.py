@@ -58,7 +58,8 @@ def write_report(folder: Path, results: Mapping[str, Any] | None = None) -> Path
         report.figure(save_figure(folder / "figures" / "training.png", draw_training(rows)), "Loss and Dice")
         report.table(rows, caption="metrics.csv")
     facts = {key: value for key, value in found.items() if not isinstance(value, (dict, list))}
-    report.section("Run").table([{"key": key, "value": value} for key, value in facts.items()])
+    if facts:
+        report.section("Run").table([{"key": key, "value": value} for key, value in facts.items()])
     report.config(config)
     if (folder / "environment.json").is_file():
         report.provenance(read_json(folder / "environment.json"))

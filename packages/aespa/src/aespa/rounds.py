@@ -108,6 +108,7 @@ def answer(
     *,
     n_samples: int = 1,
     draws: LatentDraws | None = None,
+    boxes: Tensor | None = None,
 ) -> Answer:
     """Predict masks from image features and what the users told.
 
@@ -117,8 +118,9 @@ def answer(
         knowledge: Of the same B users.
         n_samples: Latents N an image; 1 takes the mean of the mixture.
         draws: Chance of the latents; null draws it from torch's global generator.
+        boxes: ``[B, 4]`` as (x, y, x, y) beside the clicks; null = none.
     """
-    prompts = network.prompts(knowledge.coords, knowledge.labels, knowledge.previous)
+    prompts = network.prompts(knowledge.coords, knowledge.labels, knowledge.previous, boxes)
     mixture = network.mixture(prompts.sparse, knowledge.responsibilities)
     if not network.architecture.preferences:
         return Answer(network.decode(features, None, prompts), mixture)

@@ -73,6 +73,10 @@ class Trainer:
     def __init__(self, config: Config, arrays: RaterArrays, run: RunDirectory, validate: Validate) -> None:
         self.config, self.arrays, self.validate = config, arrays, validate
         devices = choose_devices(config)
+        if devices.count > 1 and config.amp == "16":
+            raise TrainingError(
+                "-amp 16 runs on one device (each would scale its own gradients); use -amp bf16"
+            )
         if devices.count > 1 and config.update == "alternating":
             raise TrainingError(
                 "update: alternating, the original's, runs on one device; use per_round on several"

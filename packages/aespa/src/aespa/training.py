@@ -16,6 +16,7 @@ import numpy as np
 from aespa.config import Config
 from aespa.data.arrays import RaterArrays, load_arrays
 from aespa.data.splitting import split_by_patient
+from aespa.errors import CheckpointError
 from aespa.evaluation import evaluate, write_tables
 from aespa.models.checkpoint import load_network
 from aespa.models.network import AespaNetwork
@@ -92,6 +93,10 @@ def train_run(
         TrainingError: Training cannot go on.
     """
     config = config.resolved()
+    for key in ("sam_ckpt", "pretrain"):
+        path = getattr(config, key)
+        if path is not None and not path.is_file():
+            raise CheckpointError(f"-{key} {path}: no such file")
     arrays = arrays or load_run_arrays(config)
     run = RunDirectory(folder)
     with ExitStack() as stack:

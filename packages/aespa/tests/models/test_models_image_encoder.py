@@ -8,7 +8,6 @@ import torch
 from aespa.models.architecture import Architecture
 from aespa.models.build import build_network, empty_network
 from aespa.models.em import Mixture
-from aespa.models.fusion import Fcomb
 
 
 def _close(ours, theirs, atol=1e-4, rtol=0.0):
@@ -108,14 +107,3 @@ def test_images_of_another_size_are_refused():
     network = build_network(Architecture(encoder="tiny", image_size=64))
     with pytest.raises(ValueError, match=r"images must be \[B, 3, 64, 64\], found \[1, 3, 72, 64\]"):
         network.encode(torch.zeros(1, 3, 72, 64))
-
-
-def test_fusion_apart_equals_fusion_of_one_map():
-    generator = torch.Generator().manual_seed(0)
-    fcomb = Fcomb(256)
-    features, z = torch.randn(2, 256, 3, 3, generator=generator), torch.randn(5, 2, 64, generator=generator)
-    ours = fcomb(features.flatten(2).transpose(1, 2), z)
-    for n in range(5):
-        tiled = z[n][:, :, None, None].expand(-1, -1, 3, 3)
-        expected = fcomb.layers(torch.cat([features, tiled], dim=1))
-        torch.testing.assert_close(ours[n], expected.flatten(2).transpose(1, 2), rtol=0, atol=1e-5)

@@ -10,6 +10,7 @@ import torch
 from aespa.models.architecture import Architecture
 from aespa.models.build import build_network
 from aespa.models.em import Mixture
+from aespa.models.network import MOST_TOKENS
 
 TINY = Architecture(encoder="tiny", image_size=64, n_components=5)
 
@@ -139,6 +140,26 @@ def test_samples_are_decoded_as_one_by_one(network):
             together[n], network.decode(neck, z[n : n + 1], prompts)[0], rtol=0, atol=1e-5
         )
     assert together.std(dim=0).max() > 0
+
+
+@pytest.mark.parametrize("most", [1, 64 * 2 * 4, 10**6])
+def test_samples_decoded_a_few_at_a_time_are_the_same(most, network, monkeypatch):
+    monkeypatch.setitem(MOST_TOKENS, "cpu", most)
+    images, coords, labels, previous, _ = _inputs(2)
+    neck, z = network.encode(images), torch.randn(6, 2, 64, generator=torch.Generator().manual_seed(0))
+    prompts = network.prompts(coords, labels, previous)
+    with torch.no_grad():
+        few = network.decode(neck, z, prompts)
+    torch.testing.assert_close(few, network.decode(neck, z, prompts).detach(), rtol=0, atol=1e-5)
+
+
+def test_numbers_from_elsewhere_choose_the_components(network):
+    mixture = Mixture(
+        torch.tensor([[0.25, 0.75]] * 2), torch.tensor([[0.0, 9.0]] * 2), torch.full((2, 2), 1e-6)
+    )
+    uniform = torch.tensor([[0.0, 0.24], [0.26, 0.99]])
+    z = network.latents(mixture, 2, noise=torch.zeros(2, 2, 64), uniform=uniform)
+    assert z[..., 0].tolist() == [[0.0, 0.0], [9.0, 9.0]]
 
 
 @torch.no_grad()

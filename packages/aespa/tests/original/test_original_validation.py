@@ -13,7 +13,7 @@ from aespa.config import Config
 from aespa.data.arrays import RaterArrays
 from aespa.models.architecture import Architecture
 from aespa.models.build import build_network
-from aespa.models.network import AespaNetwork
+from aespa.models.network import AespaNetwork, upsample
 from aespa.original.validation import (
     RoundScores,
     aespa_chain,
@@ -23,7 +23,7 @@ from aespa.original.validation import (
     spa_chain,
     validate_as_original,
 )
-from aespa.rounds import LatentDraws
+from aespa.rounds import LatentDraws, answer, no_knowledge
 
 
 @pytest.fixture
@@ -94,6 +94,24 @@ def test_golden_rounds_of_aespa_image_by_image(started, golden_npz, monkeypatch)
     features = network.encode(torch.from_numpy(golden["x_uint8"]).float() / 255)
     chain = list(aespa_chain(network, features, _scripted_clicks(golden), 6))
     _close(torch.stack([said.answer.mean for said in chain]), golden["per_image_logits"], 5e-4)
+
+
+@torch.no_grad()
+def test_golden_rounds_of_the_originals_page(started, golden_npz):
+    """There no mask is a prompt, and probabilities are enlarged bilinearly."""
+    golden = golden_npz("chain_aespa")
+    network = started(golden)
+    features = network.encode(torch.from_numpy(golden["x_uint8"]).float() / 255)
+    knowledge, click = no_knowledge(network, 2), _scripted_clicks(golden)
+    for expected in golden["demo_logits"]:
+        said = answer(network, features, knowledge)
+        _close(said.mean, expected, 5e-4)
+        probabilities = torch.sigmoid(upsample(said.mean, 128, "bilinear"))
+        found = network.responsibilities(probabilities.flatten(1), said.mixture)
+        clicks = click(probabilities, None)
+        knowledge = dataclasses.replace(knowledge, responsibilities=found).clicked(
+            clicks.coords, clicks.labels
+        )
 
 
 @torch.no_grad()

@@ -52,6 +52,6 @@ class Fcomb(nn.Module):
         weight = first.weight.flatten(1)
         shared = functional.linear(tokens, weight[:, : self.channels], first.bias)
         own = functional.linear(z.to(tokens.dtype), weight[:, self.channels :])
-        x = functional.relu(shared + own[:, :, None])
-        x = functional.relu(functional.linear(x, second.weight.flatten(1), second.bias))
-        return functional.relu(functional.linear(x, third.weight.flatten(1), third.bias))
+        x = (shared + own[:, :, None]).relu_()  # in place: the maps of all samples are large
+        x = functional.linear(x, second.weight.flatten(1), second.bias).relu_()
+        return functional.linear(x, third.weight.flatten(1), third.bias).relu_()

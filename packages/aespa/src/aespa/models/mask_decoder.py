@@ -130,5 +130,5 @@ class MaskDecoder(nn.Module):
 def _double(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
     """Apply a 2 x 2 transposed convolution of stride 2 to each token: ``[...,C]`` → ``[...,2,2,D]``."""
     weight = layer.weight.permute(2, 3, 1, 0)  # row, column, out, in
-    out = functional.linear(x, weight.flatten(0, 2)).unflatten(-1, weight.shape[:3])
-    return out if layer.bias is None else out + layer.bias
+    bias = None if layer.bias is None else layer.bias.repeat(4)
+    return functional.linear(x, weight.flatten(0, 2), bias).unflatten(-1, weight.shape[:3])

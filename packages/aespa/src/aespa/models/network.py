@@ -15,6 +15,9 @@ from aespa.models.image_encoder import ImageEncoder
 from aespa.models.mask_decoder import MaskDecoder
 from aespa.models.prompt_encoder import PromptEncoder, check_prompts
 
+# Image tokens of all samples that are decoded at once when no gradient is wanted.
+MOST_TOKENS = {"cpu": 2048, "gpu": 2**19}
+
 
 class Prompts(NamedTuple):
     """Embedded prompts.
@@ -163,7 +166,16 @@ class AespaNetwork(nn.Module):
             ``[N,B,1,4g,4g]``.
         """
         tokens = neck.flatten(2).transpose(1, 2)
-        image = tokens[None] if z is None else self.image_encoder.fcomb(tokens, z)
+        if z is None:
+            return self._decode(tokens[None], prompts)
+        # Without gradients a few samples at a time stay in the processor's cache, and memory is bounded.
+        most = MOST_TOKENS["cpu" if neck.device.type == "cpu" else "gpu"]
+        step = len(z) if torch.is_grad_enabled() else max(1, most // (tokens.shape[0] * tokens.shape[1]))
+        parts = [self._decode(self.image_encoder.fcomb(tokens, some), prompts) for some in z.split(step)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _decode(self, image: Tensor, prompts: Prompts) -> Tensor:
+        """Return the logits of features ``[N,B,g*g,256]``."""
         places = self.prompt_encoder.dense_positions()
         out, image = self.mask_decoder.transform(image, places, prompts.sparse, prompts.dense)
         return self.mask_decoder.masks(out, image).unflatten(0, (-1, len(prompts.sparse)))
@@ -210,7 +222,10 @@ def _draw_components(
     """Draw components ``[N,B]`` by their weights ``[B,K]``, by inverting the sums of the weights."""
     if uniform is None:
         uniform = _draw(torch.rand, (n_samples, len(weights)), generator, weights.device)
-    sums = weights.detach().double().cumsum(dim=-1)
-    places = (uniform.double().t() * sums[:, -1:]).contiguous()
+    precise = (
+        torch.float32 if weights.device.type == "mps" else torch.float64
+    )  # Metal has no double precision
+    sums = weights.detach().to(precise).cumsum(dim=-1)
+    places = (uniform.to(precise).t() * sums[:, -1:]).contiguous()
     drawn = torch.searchsorted(sums, places, right=True)
     return drawn.clamp_max(weights.shape[-1] - 1).t()

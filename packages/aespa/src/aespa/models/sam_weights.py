@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -16,8 +15,6 @@ from aespa.models.architecture import SIZES
 from aespa.models.network import AespaNetwork
 from aespa.models.tables import resize_relative
 from medshared.weights import WeightsError, extract_state_dict, load_checkpoint
-
-logger = logging.getLogger(__name__)
 
 NOT_IN_SAM = ("image_encoder.fcomb.", "EM_weights.", "EM_mean_variance.")
 UNUSED_BUFFERS = ("pixel_mean", "pixel_std")  # constants that some copies of the files hold
@@ -33,7 +30,7 @@ _MOST = 6  # keys that a message names
 
 
 @dataclass(frozen=True)
-class SamReport:
+class LoadReport:
     """What became of the tensors of a SAM file.
 
     Attributes:
@@ -78,7 +75,7 @@ def renamed_key(key: str) -> str:
 
 def load_sam_weights(
     network: AespaNetwork, path: str | os.PathLike[str], *, mode: Literal["full", "partial"] = "full"
-) -> SamReport:
+) -> LoadReport:
     """Copy weights of SAM or MedSAM into a network.
 
     MedSAM was trained on images in [0, 1], as this network sees them; SAM itself on images normalised by its mean and
@@ -105,8 +102,6 @@ def load_sam_weights(
     own = network.state_dict()
     ready, report = _partial(state, own) if mode == "partial" else _full(path, state, own)
     network.load_state_dict(ready, strict=False)
-    for line in report.lines():
-        logger.info("%s: %s", os.fspath(path), line)
     return report
 
 
@@ -138,7 +133,7 @@ def _check_kind(path: str | os.PathLike[str], state: Mapping[str, object], netwo
 
 def _full(
     path: str | os.PathLike[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], SamReport]:
+) -> tuple[dict[str, Tensor], LoadReport]:
     ready: dict[str, Tensor] = {}
     renamed, resized = [], []
     for key, value in state.items():
@@ -151,18 +146,18 @@ def _full(
         ready[name] = value
     missing = tuple(key for key in own if key not in ready)
     check_fit(path, ready, own, allowed_missing=NOT_IN_SAM, mend=NEEDED)
-    return ready, SamReport(tuple(ready), tuple(renamed), tuple(resized), missing)
+    return ready, LoadReport(tuple(ready), tuple(renamed), tuple(resized), missing)
 
 
 def _can_resize(name: str, value: Tensor, own: Tensor) -> bool:
     return bool(_RELATIVE.search(name)) and value.ndim == 2 and value.shape[1] == own.shape[1]
 
 
-def _partial(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], SamReport]:
+def _partial(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], LoadReport]:
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     dropped = tuple(key for key in state if key not in fits)
     missing = tuple(key for key in own if key not in fits)
-    return fits, SamReport(tuple(fits), missing=missing, dropped=dropped)
+    return fits, LoadReport(tuple(fits), missing=missing, dropped=dropped)
 
 
 def check_fit(

@@ -53,7 +53,7 @@ class TokenMlp(nn.Module):
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Sequential(nn.Linear(DIM, hidden), nn.ReLU()))
+        self.layers = nn.Sequential(nn.Sequential(nn.Linear(DIM, hidden), nn.ReLU(inplace=True)))
         self.fc = nn.Linear(hidden, DIM)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ step. The last two leave the image encoder as it is, so the pass that the second
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -70,20 +69,21 @@ def spa_rounds(
             features = network.encode(images)
         with phases.learning(network.prompt_encoder, network.EM_mean_variance):
             say(features.detach(), knowledge)
-        with phases.learning(network.EM_weights):
-            with torch.no_grad():
-                sparse = network.prompts(knowledge.coords, knowledge.labels, None).sparse
-                mixture = network.mixture(sparse, responsibilities)
-                found = network.responsibilities(chosen, mixture)
-                target = mask_responsibilities(network, wanted, mixture)
-            phases.step("mse", mixture_mse(network.EM_weights(found), target))
+        _refine_weights(phases, knowledge, chosen, wanted)
+
+
+def _refine_weights(phases: Phases, knowledge: Knowledge, chosen: Tensor, wanted: Tensor) -> None:
+    """Take a step that makes the refined responsibilities of the chosen cluster those of the wanted mask."""
+    network = phases.network
+    with torch.no_grad():
+        sparse = network.prompts(knowledge.coords, knowledge.labels, None).sparse
+        mixture = network.mixture(sparse, knowledge.responsibilities)
+        found = network.responsibilities(chosen, mixture)
+        target = mask_responsibilities(network, wanted, mixture)
+    with phases.learning(network.EM_weights):
+        phases.step("mse", mixture_mse(network.EM_weights(found), target))
 
 
 def sample_probabilities(said: Answer) -> Tensor:
     """Return the probabilities of all samples ``[B,N,(4g)^2]``."""
     return torch.sigmoid(said.logits[:, :, 0].float()).flatten(2).transpose(0, 1)
-
-
-def without_mask(knowledge: Knowledge) -> Knowledge:
-    """Return the knowledge without the mask of the round before, which the original's validation of SPA leaves out."""
-    return replace(knowledge, previous=None)
