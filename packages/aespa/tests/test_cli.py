@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,11 +16,9 @@ NEEDED = {
     "predict": ["a.png", "-weights", "w.pt", "-output", "out"],
     "report": ["run"],
 }
-PAGE = importlib.util.find_spec("aespa.page.options") is not None
-HERE = [verb for verb in VERBS if PAGE or verb != "serve"]
 
 
-@pytest.mark.parametrize("verb", HERE)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_answers_help(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([verb, "--help"])
@@ -42,14 +39,14 @@ def test_help_loads_nothing_heavy():
         "import contextlib, io, json, sys\n"
         "from aespa import cli, scripts\n"
         "runs = [lambda verb=verb: cli.main([verb, '--help']) for verb in json.loads(sys.argv[1])]\n"
-        "names = ['train', 'val', 'process_mbhseg', 'predict'] + ['aespa_demo'] * ('serve' in sys.argv[1])\n"
+        "names = ['train', 'val', 'process_mbhseg', 'predict', 'aespa_demo']\n"
         "runs += [lambda name=name: getattr(scripts, name)(['--help']) for name in names]\n"
         "for run in runs:\n"
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "        run()\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(HERE)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(VERBS)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     loaded = set(json.loads(done.stdout))
     assert {"aespa", "medshared", "pydantic"} <= loaded
@@ -57,7 +54,7 @@ def test_help_loads_nothing_heavy():
     assert not loaded & heavy
 
 
-@pytest.mark.parametrize("verb", HERE)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_reaches_a_handler(verb, monkeypatch):
     words = [verb, *NEEDED.get(verb, [])]
     name = cli.build_parser(verb).parse_args(words).handler_name

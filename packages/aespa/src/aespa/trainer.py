@@ -258,7 +258,8 @@ class Trainer:
             return stop.requested
         told = torch.tensor(float(stop.requested), device=self.fabric.device)
         stop.requested = bool(reduced(self.fabric, told, "sum") > 0)
-        stop.name = stop.name or "a signal"
+        if stop.requested:
+            stop.name = stop.name or "a signal to another process"
         return stop.requested
 
     def _waited_enough(self) -> bool:
