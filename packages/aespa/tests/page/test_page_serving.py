@@ -153,7 +153,7 @@ def tab(browser, served):
 @pytest.mark.browser
 def test_the_page_opens_with_an_answer(tab):
     assert tab.mask().any(), "the network answers without a click"
-    assert "64 × 64 px" in tab.content("#facts")
+    assert "160 × 160 px" in tab.content("#facts")
     assert "ms, once" in tab.content("#facts")
     assert "A network for tests." in tab.content("#header")
     assert tab.page.is_disabled("#undo")
@@ -252,7 +252,7 @@ def test_following_a_proposal(tab):
 def test_views_opacity_and_suggestions(tab):
     tab.page.click("#example input")
     tab.page.get_by_role("option", name="drawn image 2").click()
-    tab.page.wait_for_selector('#canvas .picture[data-width="64"]')
+    tab.page.wait_for_selector('#canvas .picture[data-width="160"]')
     assert "Following:" in tab.page.inner_text("#raters")
     assert "liberal" in tab.page.inner_text("#raters")
     for view, told in (
@@ -340,7 +340,7 @@ def test_a_network_follows_a_click_in_the_browser(browser, small_checkpoint):
     predictor = model.predictor()
     predictor.set_image(sample.image)
     before = predictor.predict().mask
-    for x, y in ((x, y) for y in range(2, 64, 4) for x in range(2, 64, 4)):
+    for x, y in ((x, y) for y in range(5, 160, 10) for x in range(5, 160, 10)):
         predictor.click(x, y, 1)
         after = predictor.predict().mask
         if after[y, x] and not before[y, x]:

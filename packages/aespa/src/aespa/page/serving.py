@@ -73,7 +73,7 @@ def serving(options: PageOptions, model: PageModel) -> Iterator[Served]:
     before = os.environ.get("GRADIO_ANALYTICS_ENABLED")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        import gradio as gr
+        from gradio.themes import Base
 
         from aespa.page.handlers import Handlers
         from aespa.page.layout import build_page
@@ -91,9 +91,7 @@ def serving(options: PageOptions, model: PageModel) -> Iterator[Served]:
             ssr_mode=False,
             footer_links=[],
             max_file_size=MAX_UPLOAD,
-            theme=gr.themes.Base(
-                primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono="monospace"
-            ),
+            theme=Base(primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono="monospace"),
             css=CSS,
         )
         try:
