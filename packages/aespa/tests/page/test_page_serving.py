@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import shutil
 import socket
@@ -372,15 +373,18 @@ def test_a_port_that_is_taken():
 
 def test_serving_leaves_the_environment_as_it_was(square_model, monkeypatch):
     monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
-    import os
-
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "elsewhere")
     with serving(PageOptions(port=free_port()), square_model) as found:
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        assert folder.stat().st_mode & 0o077 == 0, "uploads are nobody else's business"
         host, port = urlsplit(found.url).hostname, urlsplit(found.url).port
         assert host == "127.0.0.1"
         with socket.create_connection((host, port), timeout=5):
             pass
     assert "GRADIO_ANALYTICS_ENABLED" not in os.environ
+    assert os.environ["GRADIO_TEMP_DIR"] == "elsewhere"
+    assert not folder.exists()
     with pytest.raises(OSError), socket.create_connection((host, port), timeout=5):
         pass
 
