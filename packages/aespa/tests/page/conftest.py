@@ -125,6 +125,6 @@ def small_checkpoint(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("AESPA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        for name, value in {"IMAGES": 240, "VALIDATION_IMAGES": 2, "SIZE_PX": 32, "ROUNDS": 2}.items():
+        for name, value in {"IMAGES": 160, "VALIDATION_IMAGES": 2, "SIZE_PX": 32, "ROUNDS": 2}.items():
             patched.setattr(small_model, name, value)
         return small_model.small_model()

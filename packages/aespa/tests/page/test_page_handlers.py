@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -59,8 +60,8 @@ def test_clicks_that_no_browser_sends(opened, data):
 
 
 def test_clicks_beyond_the_image(opened):
-    told = opened.click("inside", event(x=64, y=0), visitor())
-    assert "outside of the image of 64 x 64" in told[MESSAGE]
+    told = opened.click("inside", event(x=160, y=0), visitor())
+    assert "outside of the image of 160 x 160" in told[MESSAGE]
     assert "bad" in told[MESSAGE]
 
 
@@ -121,7 +122,7 @@ def test_a_large_upload_is_refused(opened, tmp_path):
     Image.fromarray(np.zeros((1100, 1000), np.uint8)).save(path)
     told = opened.upload(str(path), visitor())
     assert "1000 x 1100 px are 1.1 megapixels, at most 1 are taken" in told[MESSAGE]
-    assert session_of(opened).sample.image.shape == (64, 64, 3)
+    assert session_of(opened).sample.image.shape == (160, 160, 3)
 
 
 def decoded(file) -> bytes:
@@ -145,3 +146,14 @@ def test_the_probability_of_a_very_large_image_is_saved_in_half_precision(opened
     session_of(opened).open(Sample("large", np.zeros((side, side, 3), np.uint8)))
     values = np.load(io.BytesIO(decoded(opened.probability_file(visitor())[0])), allow_pickle=False)
     assert (values.dtype, values.shape) == (np.float16, (side, side))
+
+
+def test_clicks_at_the_same_moment_come_one_after_the_other(opened):
+    places = [(x, y) for x in range(4) for y in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        shown = list(
+            pool.map(lambda place: opened.click("inside", event(x=place[0], y=place[1]), visitor()), places)
+        )
+    session = session_of(opened)
+    assert sorted(click[:2] for click in session.clicks) == places
+    assert sorted(told[CANVAS].count('<g class="click') for told in shown) == list(range(1, 17))

@@ -37,8 +37,8 @@ def test_drawn_examples_have_three_raters():
     examples = Examples(PageOptions())
     assert len(examples.names) == DRAWN
     first, again, second = (examples.read(examples.names[i]) for i in (0, 0, 1))
-    assert first.image.shape == (64, 64, 3)
-    assert first.raters.shape == (3, 64, 64)
+    assert first.image.shape == (160, 160, 3)
+    assert first.raters.shape == (3, 160, 160)
     assert first.rater_names == ("conservative", "standard", "liberal")
     assert np.array_equal(first.image, again.image)
     assert not np.array_equal(first.image, second.image)

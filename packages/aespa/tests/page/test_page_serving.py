@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import shutil
 import socket
@@ -153,7 +154,7 @@ def tab(browser, served):
 @pytest.mark.browser
 def test_the_page_opens_with_an_answer(tab):
     assert tab.mask().any(), "the network answers without a click"
-    assert "64 × 64 px" in tab.content("#facts")
+    assert "160 × 160 px" in tab.content("#facts")
     assert "ms, once" in tab.content("#facts")
     assert "A network for tests." in tab.content("#header")
     assert tab.page.is_disabled("#undo")
@@ -252,7 +253,7 @@ def test_following_a_proposal(tab):
 def test_views_opacity_and_suggestions(tab):
     tab.page.click("#example input")
     tab.page.get_by_role("option", name="drawn image 2").click()
-    tab.page.wait_for_selector('#canvas .picture[data-width="64"]')
+    tab.page.wait_for_selector('#canvas .picture[data-width="160"]')
     assert "Following:" in tab.page.inner_text("#raters")
     assert "liberal" in tab.page.inner_text("#raters")
     for view, told in (
@@ -340,7 +341,7 @@ def test_a_network_follows_a_click_in_the_browser(browser, small_checkpoint):
     predictor = model.predictor()
     predictor.set_image(sample.image)
     before = predictor.predict().mask
-    for x, y in ((x, y) for y in range(2, 64, 4) for x in range(2, 64, 4)):
+    for x, y in ((x, y) for y in range(5, 160, 10) for x in range(5, 160, 10)):
         predictor.click(x, y, 1)
         after = predictor.predict().mask
         if after[y, x] and not before[y, x]:
@@ -372,15 +373,18 @@ def test_a_port_that_is_taken():
 
 def test_serving_leaves_the_environment_as_it_was(square_model, monkeypatch):
     monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
-    import os
-
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "elsewhere")
     with serving(PageOptions(port=free_port()), square_model) as found:
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        assert folder.stat().st_mode & 0o077 == 0, "uploads are nobody else's business"
         host, port = urlsplit(found.url).hostname, urlsplit(found.url).port
         assert host == "127.0.0.1"
         with socket.create_connection((host, port), timeout=5):
             pass
     assert "GRADIO_ANALYTICS_ENABLED" not in os.environ
+    assert os.environ["GRADIO_TEMP_DIR"] == "elsewhere"
+    assert not folder.exists()
     with pytest.raises(OSError), socket.create_connection((host, port), timeout=5):
         pass
 

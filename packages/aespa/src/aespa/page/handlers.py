@@ -19,7 +19,7 @@ from aespa.page.model import PageModel
 from aespa.page.options import PageOptions
 from aespa.page.rendering import array_file, mask_png
 from aespa.page.samples import Examples, Sample, read_upload
-from aespa.page.session import VIEWS, Session
+from aespa.page.session import VIEWS, Session, View
 from aespa.page.visitors import Visitors
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,8 @@ class Handlers:
         """Look at something else."""
 
         def action(session: Session) -> None:
-            session.view = next((known for known in VIEWS if known == view), "mask")
+            known: dict[str, View] = {each: each for each in VIEWS}
+            session.view = known.get(view, "mask")
 
         return self._act(request, action)
 

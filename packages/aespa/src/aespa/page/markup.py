@@ -51,7 +51,7 @@ def canvas(session: Session) -> str:
         f'<img class="{kind}{squares if kind == "base" else " squares"}" alt="{alt}" src="{url}" draggable="false">'
         for kind, alt, url in (
             ("base", escape(sample.name), image_url(sample.image)),
-            ("shade", session.view, shade),
+            (f"shade {session.view}", session.view, shade),
             ("outline", "outline of the mask", outline_url(mask, frame)),
         )
     )
@@ -129,7 +129,7 @@ def raters(session: Session) -> str:
         else "Following: -"
     )
     return (
-        f'<h2>Raters</h2><p class="following">{following} | Clicks: {len(session.clicks)}</p>'
+        f'<h2>Raters</h2><p class="following">{following}</p>'
         f"<table><thead><tr><th>rater</th><th>Dice</th><th>IoU</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 

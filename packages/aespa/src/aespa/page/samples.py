@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aespa.errors import DataError
 from aespa.page.options import PageOptions
 
-DRAWN, DRAWN_SIZE_PX, DRAWN_SEED = 6, 64, 2
+DRAWN, DRAWN_SIZE_PX, DRAWN_SEED = 6, 160, 2
 HALF = 128
 Pixels = NDArray[np.uint8]
 Bools = NDArray[np.bool_]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,10 +71,8 @@ def serving(options: PageOptions, model: PageModel) -> Iterator[Served]:
         options: Where, and which images.
         model: The network.
     """
-    before = os.environ.get("GRADIO_ANALYTICS_ENABLED")
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio as gr
+    with tempfile.TemporaryDirectory(prefix="aespa-page-") as folder, _environment(folder):
+        from gradio.themes import Base
 
         from aespa.page.handlers import Handlers
         from aespa.page.layout import build_page
@@ -91,20 +90,29 @@ def serving(options: PageOptions, model: PageModel) -> Iterator[Served]:
             ssr_mode=False,
             footer_links=[],
             max_file_size=MAX_UPLOAD,
-            theme=gr.themes.Base(
-                primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono="monospace"
-            ),
+            theme=Base(primary_hue="orange", neutral_hue="slate", font=FONTS, font_mono="monospace"),
             css=CSS,
         )
         try:
             yield Served(url, handlers.visitors)
         finally:
             page.close(verbose=False)
+
+
+@contextmanager
+def _environment(folder: str) -> Iterator[None]:
+    """Forbid Gradio to report on its use, and give its uploads a folder that goes when the page goes."""
+    wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
     finally:
-        if before is None:
-            del os.environ["GRADIO_ANALYTICS_ENABLED"]
-        else:
-            os.environ["GRADIO_ANALYTICS_ENABLED"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _check_port(options: PageOptions) -> None:

@@ -6,11 +6,13 @@ import logging
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from aespa import __version__
 from aespa.config import Config
 from aespa.demo import demo_keys
 from aespa.errors import CheckpointError
+from medshared.configuration import load_config
 from medshared.gpu import one_thread
 
 logger = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 RECIPE = 1  # counts changes of what is trained, so that an earlier network is not taken for it
 IMAGES, VALIDATION_IMAGES = 480, 16
 SIZE_PX, ROUNDS = 64, 6
-KEYS = {"epochs": 1, "val_freq": 1, "progress": True}
+KEYS: dict[str, Any] = {"epochs": 1, "val_freq": 1, "progress": True}
 DATA_SEED, VALIDATION_SEED = 1, 3  # the page's own examples are drawn from seed 2
 
 
@@ -66,7 +68,8 @@ def train_small_model(path: Path, run: Path) -> None:
     from aespa.synthetic_drawing import draw_arrays
     from aespa.training import RunArrays, train_run
 
-    config = Config(**demo_keys("AESPA", Path(), 0, "cpu") | KEYS | {"runs": ROUNDS, "image_size": SIZE_PX})
+    keys = demo_keys("AESPA", Path(), 0, "cpu") | KEYS | {"runs": ROUNDS, "image_size": SIZE_PX}
+    config = load_config(Config, keys, label="small network")
     train = draw_arrays(IMAGES, SIZE_PX, DATA_SEED)
     val = draw_arrays(VALIDATION_IMAGES, SIZE_PX, VALIDATION_SEED)
     with one_thread():  # tensors this small gain nothing from more

@@ -71,7 +71,8 @@ footer { display: none !important; }
 #canvas img, #canvas svg { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; max-width: none;
   pointer-events: none; border-radius: 0; }
 #canvas img.squares { image-rendering: pixelated; }
-#canvas img.shade { opacity: var(--shade); }
+#canvas img.shade { opacity: calc(0.35 + 0.65 * var(--shade)); } /* colours that are read off need strength */
+#canvas img.shade.mask { opacity: var(--shade); }
 #canvas circle { stroke: white; stroke-width: 1.5; }
 #canvas path { stroke: white; stroke-width: 2; fill: none; }
 #canvas .inside circle { fill: #0072b2; }
@@ -96,7 +97,7 @@ footer { display: none !important; }
   margin: 0 0 2px !important;
   image-rendering: pixelated; border-radius: 4px; background: #000; }
 #cards p, #raters p { font-size: 12px; color: var(--quiet); margin: 4px 0; }
-#raters .following { font-size: 12px; white-space: nowrap; color: var(--ink); }
+#raters .following { font-size: 13px; color: var(--ink); }
 #raters table { width: 100%; font-size: 13px; border: 0; border-collapse: collapse; margin: 0;
   font-variant-numeric: tabular-nums; }
 #raters th { text-align: left; font-weight: 500; color: var(--quiet); }
