@@ -71,6 +71,7 @@ def test_resolving_leaves_the_rest_alone():
         ({"lr": 0}, ["lr", "above 0", "found 0"]),
         ({"val_fraction": 1}, ["val_fraction", "below 1", "found 1"]),
         ({"batch": 4}, ["batch"]),
+        ({"epoch_ini": 20}, ["epoch_ini (20) must be below epochs (20)"]),
         ({"n_component": 4}, ["n_component", "n_components"]),
     ],
 )
@@ -81,3 +82,7 @@ def test_what_does_not_fit_is_said(keys, words):
 
 def test_clusters_matter_in_spa_only():
     assert Config(mode="AESPA", n_clusters=5, num_samples=4).n_clusters == 5
+
+
+def test_no_epoch_at_all_measures_the_network_that_training_would_start_from():
+    assert Config(epochs=0).epochs == 0

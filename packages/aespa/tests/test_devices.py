@@ -59,3 +59,13 @@ def test_no_gpu_at_all(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError):
         choose_devices(Config(distributed="0,1"))
+
+
+def test_what_torchrun_started_works_together(monkeypatch):
+    """Otherwise each process would train the whole run, all into one folder."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert choose_devices(Config(device="cpu")).count == 2
+    assert choose_devices(Config(device="cpu", devices=2)).count == 2
+    with pytest.raises(TrainingError, match="torchrun started 2 processes, -devices asks for 3"):
+        choose_devices(Config(device="cpu", devices=3))

@@ -7,11 +7,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from aespa.config import Config
-from aespa.evaluation import dice_of, evaluate, iou_of, majority_masks, write_tables
+from aespa.evaluation import chunk_size, dice_of, evaluate, iou_of, majority_masks, write_tables
+from aespa.following import pairs_of
 from aespa.models.architecture import Architecture
 from aespa.models.build import build_network
+from aespa.playing_proposals import play_proposing
 from aespa.round_scores import scores_of
 from aespa.synthetic_drawing import draw_arrays
 
@@ -92,6 +95,42 @@ def test_spa_has_samples_and_proposals_and_no_random_clicks(tables):
     assert "proposal_dice_r1" in pair
     assert "random_click_dice_r0" not in pair
     assert "ged_samples" not in tables["AESPA"].images[0]
+
+
+def test_a_plain_sam_is_given_the_click_that_spa_starts_with(arrays):
+    plain = build_network(Architecture.from_config(config_of("SAM"))).eval()
+    network = build_network(Architecture.from_config(config_of("SPA"))).eval()
+    seen = []
+    prompts = plain.prompts
+
+    def watched(coords, labels, previous, boxes=None):
+        seen.append((coords, labels))
+        return prompts(coords, labels, previous, boxes)
+
+    plain.prompts = watched  # type: ignore[method-assign]
+    config = config_of("SPA")
+    evaluate(network, arrays, config, plain=plain, native=False)
+    played = play_proposing(network, arrays, pairs_of(arrays), config)
+    coords, labels = played.first_clicks
+    assert torch.equal(seen[0][0][:, 0], coords)
+    assert torch.equal(seen[0][1][:, 0], labels)
+    assert torch.equal(seen[1][0][:, 1], played.coords[0])
+    assert seen[config.runs][0].shape[1] == 0  # its own game starts from nothing
+
+
+def test_users_do_not_change_each_others_answers(arrays):
+    """Also not of a network that averages the mixture over its batch, as the original's checkpoints."""
+    config = config_of("AESPA")
+    network = build_network(Architecture.from_config(config.model_copy(update={"mixture": "batch"}))).eval()
+    together = evaluate(network, arrays, config, control=False).pairs
+    alone = evaluate(network, arrays.subset([1]), config, control=False).pairs
+    assert [row for row in together if row["image"] == arrays.names[1]] == alone
+    assert network.architecture.mixture == "batch"
+
+
+@pytest.mark.parametrize(("samples", "pairs"), [(48, 16), (6, 96), (1, 96), (200, 8)])
+def test_samples_take_room(samples, pairs):
+    assert chunk_size(config_of("SPA").model_copy(update={"num_samples": samples})) == pairs
 
 
 def test_tables_are_written(tables, tmp_path):

@@ -79,10 +79,12 @@ def test_a_run_writes_its_files_and_the_originals(arrays, tmp_path):
     ("mode", "keys", "looks"),
     [
         ("AESPA", {}, 1),
-        ("AESPA", {"update": "per_round"}, 3),
-        ("SPA", {}, 3),
+        ("AESPA", {}, 2),  # after the last batch
+        ("AESPA", {"update": "per_round"}, 3),  # in the validation
+        ("SPA", {}, 4),
         ("SAM", {}, 1),
         ("AESPA", {"faithful": True}, 3),
+        ("SPA", {"faithful": True}, 4),
     ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(mode, keys, looks, arrays, tmp_path):
@@ -140,7 +142,8 @@ def test_training_starts_from_a_whole_checkpoint(arrays, tmp_path):
 def test_a_checkpoint_is_measured_beside_a_plain_sam(arrays, tmp_path):
     for mode in ("AESPA", "SAM"):
         train_run(config_of(mode=mode, epochs=1), tmp_path / mode, arrays=arrays, measure=False)
-    config = config_of(weights=tmp_path / "AESPA" / "checkpoints" / "best.pt")
+    weights = tmp_path / "AESPA" / "checkpoints" / "best.pt"
+    config = config_of(weights=weights)
     results = evaluate_run(
         config, tmp_path / "eval", plain=tmp_path / "SAM" / "checkpoints" / "best.pt", arrays=arrays.test
     )
@@ -155,3 +158,43 @@ def test_a_learning_rate_can_decay(arrays, tmp_path):
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("lr")
     assert [float(row.split(",")[column]) for row in rows[1:]] == [1e-3, 5e-4, 2.5e-4]
+
+
+def test_a_run_that_is_stopped_while_it_measures_is_measured_later(arrays, tmp_path):
+    config = config_of(epochs=1)
+    with pytest.raises(RunInterruptedError, match="-resume measures"):
+        train_run(config, tmp_path / "run", arrays=arrays, stop=StopAfter(4))
+    assert not (tmp_path / "run" / "results.json").exists()
+    results = train_run(config, tmp_path / "run", arrays=arrays, resume=True)
+    assert results["best_epoch"] == 0
+    assert "dice_late" in results["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [({"mode": "SPA"}, "-mode SPA, the run had AESPA"), ({"b": 3}, "-b 3, the run had 2")],
+)
+def test_a_run_does_not_go_on_as_another(keys, message, arrays, tmp_path):
+    with pytest.raises(RunInterruptedError):
+        train_run(config_of(), tmp_path / "run", arrays=arrays, measure=False, stop=StopAfter(0))
+    with pytest.raises(TrainingError, match=message):
+        train_run(config_of(**keys), tmp_path / "run", arrays=arrays, measure=False, resume=True)
+
+
+def test_the_batch_may_change_between_epochs(arrays, tmp_path):
+    train_run(config_of(epochs=1), tmp_path / "run", arrays=arrays, measure=False)
+    results = train_run(config_of(epochs=2, b=3), tmp_path / "run", arrays=arrays, measure=False, resume=True)
+    assert results["best_epoch"] in (0, 1)
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_the_original_does_not_train_a_plain_sam(arrays, tmp_path):
+    with pytest.raises(TrainingError, match="-update per_batch"):
+        train_run(config_of(mode="SAM", faithful=True), tmp_path / "run", arrays=arrays)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_mean_something_else_are_told(arrays, tmp_path, caplog):
+    train_run(config_of(epochs=1, click_order="yx"), tmp_path / "run", arrays=arrays, measure=False)
+    start_network(config_of(pretrain=tmp_path / "run" / "checkpoints" / "best.pt").resolved())
+    assert "trained with click_order: yx, this run has xy" in caplog.text

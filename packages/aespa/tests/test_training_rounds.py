@@ -115,6 +115,22 @@ def test_the_first_target_is_the_mean_of_valid_raters():
     assert mean_of_valid(raters, torch.zeros(1, 3, dtype=torch.bool)).sum() == 0
 
 
+def test_empty_raters_count_where_the_original_counted_them(arrays):
+    batch = arrays.batch([0])
+    valid = torch.tensor([[True, True, False]])
+    raters = batch.raters * valid[..., None, None]
+
+    def first_loss(valid_only: bool) -> float:
+        config = config_of("AESPA", valid_only=valid_only, runs=1)
+        network = build_network(Architecture.from_config(config))
+        losses = follow_losses(
+            network, lambda: network.encode(batch.images), raters, valid, ItemDraws([0]), config
+        )
+        return next(losses).mask.item()
+
+    assert first_loss(True) != first_loss(False)
+
+
 def clicks_at(x: int, y: int, label: int, rater: int) -> Clicks:
     return Clicks(
         torch.tensor([[float(x), float(y)]]),

@@ -110,6 +110,10 @@ class Config(BaseModel):
             raise ValueError(
                 f"image_size must be a multiple of {patch} for encoder: {self.encoder}, found {self.image_size}"
             )
+        if 0 < self.epochs <= self.epoch_ini:
+            raise ValueError(
+                f"epoch_ini ({self.epoch_ini}) must be below epochs ({self.epochs}): no epoch is left to train"
+            )
         if self.multimask_output != 1:
             raise ValueError("multimask_output must be 1: the loss compares one mask with one target")
         if self.mode == "SPA" and self.n_clusters > self.num_samples:

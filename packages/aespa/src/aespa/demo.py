@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from aespa.config import Config, Mode
 from aespa.errors import DataError
+from medshared.configuration import load_yaml_or_json
 from medshared.demo import clear_demo
 from medshared.files import write_json, write_text
 from medshared.gpu import one_thread
@@ -179,10 +180,12 @@ def demo_run_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw data for ``-demo`` of a training script and return the keys that it needs.
 
     Args:
-        arguments: Of the script; ``output`` names the folder beside which the data go.
+        arguments: Of the script; ``output`` names the folder beside which the data go. What its flags or its
+            configuration file set stays.
     """
     beside = (arguments.output or Path("runs") / "aespa").absolute()
-    given = {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
+    read: dict[str, Any] = load_yaml_or_json(arguments.config) if arguments.config else {}
+    given = read | {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
     dataset = str(given.get("dataset", "LIDC"))
     keys = demo_keys("AESPA", _small_data(beside.with_name("aespa-demo-data"), dataset), 0)
     keys |= {"epochs": 2, "val_freq": 2, "val_fraction": 0.0, "dataset": dataset}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,8 @@ class Devices:
 def choose_devices(config: Config) -> Devices:
     """Return the devices that ``device``, ``devices``, ``gpu``, ``gpu_device`` and ``distributed`` ask for.
 
+    Of the processes that ``torchrun`` starts on a machine each gets one device.
+
     Raises:
         TrainingError: ``distributed`` is no list of device numbers.
         medshared.gpu.DeviceError: A device is not there.
@@ -60,10 +63,21 @@ def choose_devices(config: Config) -> Devices:
     if name == "auto" and not config.gpu:
         name = "cpu"
     device = select_device(name)
+    count = _processes(config)
     if device.type != "cuda":
-        return Devices(device.type, config.devices)
-    if config.devices > 1:
-        return Devices("cuda", config.devices)
+        return Devices(device.type, count)
+    if count > 1:
+        return Devices("cuda", count)
     if device.index is None:
         device = select_device(f"cuda:{config.gpu_device}")
     return Devices("cuda", [device.index or 0])
+
+
+def _processes(config: Config) -> int:
+    """Return the number of processes on this machine: those that ``torchrun`` started, or ``devices``."""
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if started > 1 and config.devices not in (1, started):
+        raise TrainingError(
+            f"devices: torchrun started {started} processes, -devices asks for {config.devices}; leave -devices out"
+        )
+    return max(started, config.devices)

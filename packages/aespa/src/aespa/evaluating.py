@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ def evaluate_run(
     weights, config = config.weights, config.resolved()
     started = time.perf_counter()
     device = choose_devices(config).first
-    network, _ = load_network(weights, device=device, image_size=config.image_size)
-    network.eval()
+    network, extra = load_network(weights, device=device, image_size=config.image_size)
+    _check_use(config, network, extra)
     arrays = arrays or load_arrays(config, "test")
     run = RunDirectory(folder)
     run.create(to_plain(config.model_dump()), command=command, seed=config.seed)
@@ -74,17 +74,44 @@ def evaluate_run(
             "weights": str(config.weights),
             "images": len(arrays),
         }
-        if config.faithful:
+        original = config.update == "alternating" and config.mode != "SAM"  # which the original does not have
+        if original:
             results["original"] = validate(network, arrays, config, 0)
         tables = evaluate(network, arrays, config, plain=_plain_sam(config, plain, device))
         summary = write_tables(run.path, tables, config)
-        if not config.faithful:
+        if not original:
             scores_of(tables).log(0)
         results |= {"metrics": {key: each["mean"] for key, each in summary.items()}}
         results["seconds"] = time.perf_counter() - started
         try_report(run.path, results)
         run.write_results(results)
     return results
+
+
+def _check_use(config: Config, network: AespaNetwork, extra: Mapping[str, Any]) -> None:
+    """Compare what a checkpoint was trained for with what it is asked to do.
+
+    Raises:
+        CheckpointError: A plain SAM shall be measured as a network with preferences, or the other way round.
+    """
+    keys = extra.get("config")
+    trained = keys.get("mode") if isinstance(keys, Mapping) else None
+    if network.architecture.preferences == (config.mode == "SAM"):
+        kind = "a network with preferences" if network.architecture.preferences else "a plain SAM"
+        mend = trained or ("AESPA or SPA" if network.architecture.preferences else "SAM")
+        raise CheckpointError(
+            f"-weights {config.weights}: {kind}, but -mode is {config.mode}; give -mode {mend}"
+        )
+    if trained not in (None, config.mode):
+        logger.warning(
+            "-weights %s was trained as %s and is measured as %s", config.weights, trained, config.mode
+        )
+    size = (extra.get("architecture") or {}).get("image_size", config.image_size)
+    if size != config.image_size:
+        logger.warning(
+            "-weights %s was trained at -image_size %d and is measured at %d: its tables of places are resized",
+            config.weights, size, config.image_size,
+        )  # fmt: skip
 
 
 def _plain_sam(config: Config, checkpoint: Path | None, device: torch.device) -> AespaNetwork | None:

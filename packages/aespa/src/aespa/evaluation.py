@@ -7,8 +7,9 @@ simulated user clicks where the answer is wrong in the eyes of that rater, and s
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def evaluate(
     plain: AespaNetwork | None = None,
     control: bool = True,
     native: bool = True,
+    between: Callable[[], None] | None = None,
 ) -> Tables:
     """Play all pairs of a split and measure.
 
@@ -64,38 +66,69 @@ def evaluate(
         plain: A plain SAM that is given the same clicks, and also plays its own game.
         control: Also play with random clicks, which must teach nothing.
         native: Also measure at the images' own resolution.
+        between: Called before every chunk of pairs; may raise to end the evaluation.
     """
     pairs, images = [], []
-    for chunk in in_chunks(pairs_of(arrays), chunk_size(config)):
-        played = play(network, arrays, chunk, config)
-        rows = [_facts(arrays, i, r) for i, r in zip(chunk.image, chunk.rater, strict=True)]
-        truth = arrays.masks[chunk.image, chunk.rater].astype(bool)
-        masks = masks_of(network, played.logits)
-        _put_rounds(rows, "dice", dice_of(masks, truth))
-        _put_rounds(rows, "iou", iou_of(masks, truth))
-        majority = majority_masks(arrays, chunk.image)
-        _put(rows, "majority_dice", dice_of(majority, truth))
-        _put(rows, "clicks", (played.labels >= 0).sum(dim=0).cpu().numpy())
-        if control and config.mode != "SPA":
-            guessed = play_following(network, arrays, chunk, config, clicker="random")
-            _put_rounds(rows, "random_click_dice", dice_of(masks_of(network, guessed.logits), truth))
-        if played.chosen is not None:
-            _put_rounds(rows, "proposal_dice", dice_of(masks_of(network, played.chosen), truth))
-        if plain is not None:
-            same = play_following(plain, arrays, chunk, config, replay=played)
-            own = play_following(plain, arrays, chunk, config)
-            _put_rounds(rows, "plain_sam_dice", dice_of(masks_of(plain, same.logits), truth))
-            _put_rounds(rows, "plain_sam_own_clicks_dice", dice_of(masks_of(plain, own.logits), truth))
-        if native:
-            _put_rounds(rows, "native_dice", _native_dice(arrays, chunk, played.logits))
+    chunks = in_chunks(pairs_of(arrays), chunk_size(config))
+    for chunk in chunks:
+        if between is not None:
+            between()
+        with each_alone(network):
+            rows, of_images = _measure(network, arrays, chunk, config, plain, control=control, native=native)
         pairs += rows
-        images += _image_rows(network, arrays, chunk, played, masks)
+        images += of_images
     return Tables(pairs, images)
+
+
+@contextmanager
+def each_alone(network: AespaNetwork) -> Iterator[None]:
+    """Give every user a mixture of their own, as in a batch of one, where the network averages it over the batch."""
+    before = network.architecture
+    network.architecture = replace(before, mixture="image")
+    try:
+        yield
+    finally:
+        network.architecture = before
+
+
+def _measure(
+    network: AespaNetwork,
+    arrays: RaterArrays,
+    chunk: Pairs,
+    config: Config,
+    plain: AespaNetwork | None,
+    *,
+    control: bool,
+    native: bool,
+) -> tuple[list[Row], list[Row]]:
+    """Return a row for each of some pairs, and one for each of their images."""
+    played = play(network, arrays, chunk, config)
+    rows = [_facts(arrays, i, r) for i, r in zip(chunk.image, chunk.rater, strict=True)]
+    truth = arrays.masks[chunk.image, chunk.rater].astype(bool)
+    masks = masks_of(network, played.logits)
+    _put_rounds(rows, "dice", dice_of(masks, truth))
+    _put_rounds(rows, "iou", iou_of(masks, truth))
+    majority = majority_masks(arrays, chunk.image)
+    _put(rows, "majority_dice", dice_of(majority, truth))
+    _put(rows, "clicks", (played.labels >= 0).sum(dim=0).cpu().numpy())
+    if control and config.mode != "SPA":
+        guessed = play_following(network, arrays, chunk, config, clicker="random")
+        _put_rounds(rows, "random_click_dice", dice_of(masks_of(network, guessed.logits), truth))
+    if played.chosen is not None:
+        _put_rounds(rows, "proposal_dice", dice_of(masks_of(network, played.chosen), truth))
+    if plain is not None:
+        same = play_following(plain, arrays, chunk, config, replay=played)
+        own = play_following(plain, arrays, chunk, config)
+        _put_rounds(rows, "plain_sam_dice", dice_of(masks_of(plain, same.logits), truth))
+        _put_rounds(rows, "plain_sam_own_clicks_dice", dice_of(masks_of(plain, own.logits), truth))
+    if native:
+        _put_rounds(rows, "native_dice", _native_dice(arrays, chunk, played.logits))
+    return rows, list(_image_rows(network, arrays, chunk, played, masks))
 
 
 def chunk_size(config: Config) -> int:
     """Return how many pairs are played together; samples take room as images do."""
-    return CHUNK if config.mode != "SPA" else max(CHUNK // config.num_samples, 1) * 8
+    return CHUNK if config.mode != "SPA" else min(CHUNK, max(CHUNK // config.num_samples, 1) * 8)
 
 
 def play(network: AespaNetwork, arrays: RaterArrays, pairs: Pairs, config: Config) -> Played:

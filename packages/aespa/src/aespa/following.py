@@ -47,6 +47,7 @@ class Played:
         labels: int64 ``[rounds, P]``; −1 where none was needed.
         first_samples: float32 ``[N, P, 4g, 4g]``, logits of all samples of the first round; null with one.
         chosen: float32 ``[rounds, P, 4g, 4g]``, logits of the proposal that the user picked; null without proposals.
+        first_clicks: (x, y) ``[P, 2]`` and labels ``[P]`` of a click before the first round; null without one.
     """
 
     pairs: Pairs
@@ -55,6 +56,7 @@ class Played:
     labels: Tensor
     first_samples: Tensor | None = None
     chosen: Tensor | None = None
+    first_clicks: tuple[Tensor, Tensor] | None = None
 
 
 def pairs_of(arrays: RaterArrays) -> Pairs:
@@ -135,12 +137,14 @@ def play_following(
         pairs: Sorted by image.
         config: Resolved configuration; ``runs``, ``candidates``, ``seed`` are read.
         clicker: ``random`` clicks anywhere with any label, the control.
-        replay: Clicks of the same pairs that are used instead.
+        replay: Clicks of the same pairs that are used instead, with the one before the first round if there was one.
     """
     inputs = pair_inputs(network, arrays, pairs)
     raters, valid, followed = inputs.raters, inputs.valid, inputs.followed
     names = pair_names(arrays, pairs)
     knowledge = no_knowledge(network, len(pairs))
+    if replay is not None and replay.first_clicks is not None:
+        knowledge = knowledge.clicked(*replay.first_clicks)
     logits, coords, labels = [], [], []
     for number in range(config.runs):
         said = answer(network, inputs.features, knowledge)

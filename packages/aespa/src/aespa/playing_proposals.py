@@ -33,8 +33,8 @@ def play_proposing(network: AespaNetwork, arrays: RaterArrays, pairs: Pairs, con
     device, n = inputs.features.device, config.num_samples
     wanted = inputs.raters[torch.arange(len(pairs), device=device), inputs.followed]
     draws = ItemDraws([derive_seed(config.seed, "proposing", name) for name in pair_names(arrays, pairs)])
-    coords, labels = _first_clicks(arrays, pairs, draws, config)
-    knowledge = no_knowledge(network, len(pairs)).clicked(coords.to(device), labels.to(device))
+    start, label = (each.to(device) for each in _first_clicks(arrays, pairs, draws, config))
+    knowledge = no_knowledge(network, len(pairs)).clicked(start, label)
     samples: Tensor | None = None
     logits, chosen, clicks = [], [], []
     for _ in range(config.runs):
@@ -53,6 +53,7 @@ def play_proposing(network: AespaNetwork, arrays: RaterArrays, pairs: Pairs, con
         torch.stack([each.labels for each in clicks]),
         samples,
         torch.stack(chosen),
+        (start, label),
     )
 
 

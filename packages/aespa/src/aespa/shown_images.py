@@ -64,6 +64,9 @@ def _picture(arrays: RaterArrays, image: int) -> NDArray[np.uint8]:
 def _clicks(played: Played, place: int, number: int) -> list[tuple[float, float, int]]:
     """Return the clicks that the answer of a round knew of."""
     coords, labels = played.coords[:number, place].tolist(), played.labels[:number, place].tolist()
+    if played.first_clicks is not None:
+        coords = [played.first_clicks[0][place].tolist(), *coords]
+        labels = [int(played.first_clicks[1][place]), *labels]
     return [(x, y, label) for (x, y), label in zip(coords, labels, strict=True) if label >= 0]
 
 

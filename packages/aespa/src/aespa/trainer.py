@@ -179,7 +179,7 @@ class Trainer:
         return config.lr * (config.lr_gamma ** (epoch // config.lr_step) if config.lr_step else 1.0)
 
     def train_epoch(self, stop: StopSignal) -> float:
-        """Train one epoch from ``progress.batch`` on and return its mean loss.
+        """Train the batches of one epoch from ``progress.batch`` on and return its mean loss.
 
         Raises:
             RunInterruptedError: A stop was asked for; the state is saved.
@@ -208,23 +208,31 @@ class Trainer:
             progress.batch, progress.step = progress.batch + 1, progress.step + 1
             now = time.perf_counter()
             progress.seconds, started = progress.seconds + now - started, now
-            if progress.batch < len(batches) and self._told_to_stop(stop):
-                self.save_last()
-                raise RunInterruptedError(
-                    f"stopped by {stop.name} in epoch {progress.epoch} after {progress.batch} batches; "
-                    "-resume continues"
-                )
-        self._share_loss()
+            self.pause(stop)
         mean = progress.loss_sum / len(batches)
-        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        if fabric.world_size > 1:
+            mean = float(reduced(fabric, torch.tensor(mean, device=fabric.device), "mean"))
         return mean
 
-    def _share_loss(self) -> None:
-        """Give every process the mean of their losses so far, so that any of them may save it."""
-        fabric, progress = self.fabric, self.progress
-        if fabric.world_size > 1:
-            own = torch.tensor(progress.loss_sum, dtype=torch.float64, device=fabric.device)
-            progress.loss_sum = float(reduced(fabric, own, "mean"))
+    def pause(self, stop: StopSignal) -> None:
+        """Save the state and end, if a stop was asked for: between two batches, also in a validation.
+
+        Every device must come here: one that alone got the signal would wait for the others for ever.
+
+        Raises:
+            RunInterruptedError: A stop was asked for; the state is saved.
+        """
+        asked = stop.requested
+        if self.fabric.world_size > 1:
+            asked = (
+                float(reduced(self.fabric, torch.tensor(float(asked), device=self.fabric.device), "sum")) > 0
+            )
+        if asked:
+            self.save_last()
+            raise RunInterruptedError(
+                f"stopped by {stop.name or 'another process'} in epoch {self.progress.epoch} after "
+                f"{self.progress.batch} batches; -resume continues"
+            )
 
     # ------------------------------------------------------------------ the run
 
@@ -236,7 +244,7 @@ class Trainer:
             loss = self.train_epoch(stop)
             logger.info("Train loss: %s || @ epoch %d.", loss, epoch)
             row: dict[str, Any] = {"epoch": epoch, "lr": self.learning_rate(epoch), "train_loss": loss}
-            last = progress.epoch >= config.epochs
+            last = epoch + 1 >= config.epochs
             if epoch % config.val_freq == 0 or last:
                 self.network.eval()
                 found = self.validate(self.network, epoch)
@@ -246,21 +254,9 @@ class Trainer:
                 self.run.log_metrics(row)
                 sink.log(row, progress.step)
             progress.rows += 1
-            stopping = self._told_to_stop(stop)
-            if last or stopping or progress.epoch % config.save_freq == 0 or self._waited_enough():
+            progress.epoch, progress.batch, progress.loss_sum = epoch + 1, 0, 0.0
+            if last or progress.epoch % config.save_freq == 0 or self._waited_enough():
                 self.save_last()
-            if stopping and not last:
-                raise RunInterruptedError(f"stopped by {stop.name} after epoch {epoch}; -resume continues")
-
-    def _told_to_stop(self, stop: StopSignal) -> bool:
-        """Return whether any process got a signal: often one alone does, and all must stop at the same step."""
-        if self.fabric.world_size == 1:
-            return stop.requested
-        told = torch.tensor(float(stop.requested), device=self.fabric.device)
-        stop.requested = bool(reduced(self.fabric, told, "sum") > 0)
-        if stop.requested:
-            stop.name = stop.name or "a signal to another process"
-        return stop.requested
 
     def _waited_enough(self) -> bool:
         return self.config.patience is not None and self.progress.waited >= self.config.patience
@@ -281,23 +277,36 @@ class Trainer:
 
     def save_last(self) -> None:
         """Save all that a continued run needs."""
-        self._share_loss()
+        if self.fabric.world_size > 1:  # each device has the losses of its images
+            losses = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=self.fabric.device)
+            self.progress.loss_sum = float(reduced(self.fabric, losses, "mean"))
         if self.fabric.is_global_zero:
             state = {
                 "network": self.network.state_dict(),
                 "initial_responsibilities": self.network.initial_responsibilities,
                 "architecture": self.network.architecture.to_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),  # the scale of -amp 16
+                "kept": self._kept(),
                 "progress": asdict(self.progress),
             }
             self.run.save_checkpoint("last", state)
         self.fabric.barrier()
 
+    def _kept(self) -> dict[str, Any]:
+        """Return what must not change while a run goes on in the middle of an epoch."""
+        return {
+            "mode": self.config.mode,
+            "b": self.config.b,
+            "seed": self.config.seed,
+            "images": len(self.arrays),
+        }
+
     def restore(self) -> None:
         """Continue from ``last.pt``: afterwards every number is what the uninterrupted run would have had.
 
         Raises:
-            TrainingError: It is of another network.
+            TrainingError: It is of another network or method, or of other batches in the middle of an epoch.
         """
         state = self.run.load_checkpoint("last", map_location=self.fabric.device)
         wanted = self.network.architecture.to_dict()
@@ -307,10 +316,21 @@ class Trainer:
                 f"{k}: {state['architecture'].get(k)} there, {wanted[k]} here" for k in differing
             )
             raise TrainingError(f"{self.run.path}: cannot resume a run of another network ({told})")
+        progress = Progress(**state["progress"])
+        started, now = state.get("kept", {}), self._kept()
+        fixed = now if progress.batch else ("mode",)  # between epochs, the order of the images may change
+        for key in fixed:
+            if key in started and started[key] != now[key]:
+                raise TrainingError(
+                    f"{self.run.path}: cannot resume with -{key} {now[key]}, the run had {started[key]}; give the "
+                    "flags that it was started with"
+                )
         self.network.load_state_dict(state["network"])
         self.network.initial_responsibilities.copy_(state["initial_responsibilities"])
+        if state.get("precision"):
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        self.progress = progress
         if self.fabric.is_global_zero:
             self.run.truncate_metrics(self.progress.rows)
         logger.info("resumed at epoch %d, batch %d", self.progress.epoch, self.progress.batch)
@@ -332,6 +352,7 @@ def start_network(config: Config) -> AespaNetwork:
         check_fit(
             config.pretrain, given.state_dict(), network.state_dict(), mend="give the flags of that run"
         )
+        _warn_of_other_meaning(config, given.architecture, network.architecture)
         network.load_state_dict(given.state_dict())
         network.initial_responsibilities.copy_(given.initial_responsibilities)
         return network
@@ -341,6 +362,16 @@ def start_network(config: Config) -> AespaNetwork:
     else:
         logger.warning("no -sam_ckpt: the network starts from random weights")
     return network
+
+
+def _warn_of_other_meaning(config: Config, given: Architecture, wanted: Architecture) -> None:
+    """Say which choices the weights were trained with that this run makes differently."""
+    for key in ("block", "mixture", "latent", "variance", "upsample", "click_order", "responsibility"):
+        theirs, ours = getattr(given, key), getattr(wanted, key)
+        if theirs != ours:
+            logger.warning(
+                "-pretrain %s was trained with %s: %s, this run has %s", config.pretrain, key, theirs, ours
+            )
 
 
 def save_best(run: RunDirectory, network: AespaNetwork, *, epoch: int, config: Config) -> None:

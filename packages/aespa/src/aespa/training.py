@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ import numpy as np
 from aespa.config import Config
 from aespa.data.arrays import RaterArrays, load_arrays
 from aespa.data.splitting import split_by_patient
-from aespa.errors import CheckpointError
+from aespa.errors import CheckpointError, TrainingError
 from aespa.evaluation import evaluate, write_tables
 from aespa.models.checkpoint import load_network
 from aespa.models.network import AespaNetwork
 from aespa.original_files import original_log
 from aespa.round_scores import RoundScores, scores_of
 from aespa.trainer import Trainer
+from medshared.command_line import RunInterruptedError
 from medshared.files import to_plain
 from medshared.gpu import peak_memory_bytes
 from medshared.loggers import open_logger
@@ -97,6 +98,8 @@ def train_run(
         path = getattr(config, key)
         if path is not None and not path.is_file():
             raise CheckpointError(f"-{key} {path}: no such file")
+    if config.update == "alternating" and config.mode == "SAM":
+        raise TrainingError("-mode SAM: the original trains AESPA and SPA alone; add -update per_batch")
     arrays = arrays or load_run_arrays(config)
     run = RunDirectory(folder)
     with ExitStack() as stack:
@@ -118,9 +121,11 @@ def _train(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     logger.info("%d images to train on, %d to validate", len(arrays.train), len(arrays.val))
-    trainer = Trainer(
-        config, arrays.train, run, lambda network, epoch: validate(network, arrays.val, config, epoch)
-    )
+
+    def measure_epoch(network: AespaNetwork, epoch: int) -> dict[str, float]:
+        return validate(network, arrays.val, config, epoch, lambda: trainer.pause(stop))
+
+    trainer = Trainer(config, arrays.train, run, measure_epoch)
     run = trainer.run
     if resume and run.has_checkpoint("last"):
         trainer.restore()
@@ -141,7 +146,8 @@ def _train(
         }
         if measure:
             network = _best_network(trainer, run)
-            summary = write_tables(run.path, evaluate(network, arrays.test, config), config)
+            tables = evaluate(network, arrays.test, config, between=lambda: _stop_measuring(stop))
+            summary = write_tables(run.path, tables, config)
             results["metrics"] = {key: each["mean"] for key, each in summary.items()}
         results |= {
             "peak_memory_mb": peak_memory_bytes(trainer.fabric.device) / 1e6,
@@ -156,6 +162,13 @@ def _train(
     return results
 
 
+def _stop_measuring(stop: StopSignal) -> None:
+    if stop.requested:
+        raise RunInterruptedError(
+            f"stopped by {stop.name} while measuring the best epoch; -resume measures it"
+        )
+
+
 def _best_network(trainer: Trainer, run: RunDirectory) -> AespaNetwork:
     """Return the selected network, in evaluation mode."""
     network = trainer.network
@@ -164,7 +177,13 @@ def _best_network(trainer: Trainer, run: RunDirectory) -> AespaNetwork:
     return network.eval()
 
 
-def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: int) -> dict[str, float]:
+def validate(
+    network: AespaNetwork,
+    arrays: RaterArrays,
+    config: Config,
+    epoch: int,
+    between: Callable[[], None] | None = None,
+) -> dict[str, float]:
     """Measure the network during training; ``dice`` chooses the best epoch.
 
     Args:
@@ -172,6 +191,7 @@ def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: 
         arrays: The validation images.
         config: Resolved configuration.
         epoch: For the log.
+        between: Called between two batches; may raise to end the validation.
 
     Returns:
         ``dice`` of the best round, its value by round, and the other measures of the last round.
@@ -179,10 +199,10 @@ def validate(network: AespaNetwork, arrays: RaterArrays, config: Config, epoch: 
     if config.update == "alternating":
         from aespa.original.validation import validate_as_original
 
-        found = validate_as_original(network, arrays, config)
+        found = validate_as_original(network, arrays, config, between)
         scores = RoundScores(found.loss, found.iou, found.dice, found.metrics)
     else:
-        scores = scores_of(evaluate(network, arrays, config, control=False, native=False))
+        scores = scores_of(evaluate(network, arrays, config, control=False, native=False, between=between))
     scores.log(epoch)
     values = {"dice": float(np.nanmax(scores.dice))}
     values |= {f"dice_r{i}": float(each) for i, each in enumerate(scores.dice)}

@@ -70,7 +70,7 @@ def follow_losses(
         draws: Of the batch.
         config: Resolved configuration.
     """
-    target = mean_of_valid(raters, valid)
+    target = mean_of_valid(raters, valid if config.valid_only else torch.ones_like(valid))
     knowledge = no_knowledge(network, len(raters), raters.device)
     followed = torch.full((len(raters),), -1, device=raters.device)
     agreeing = valid

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,13 +56,19 @@ class RoundScores:
 
 
 @torch.no_grad()
-def validate_as_original(network: AespaNetwork, arrays: RaterArrays, config: Config) -> OriginalScores:
+def validate_as_original(
+    network: AespaNetwork,
+    arrays: RaterArrays,
+    config: Config,
+    between: Callable[[], None] | None = None,
+) -> OriginalScores:
     """Validate in the original's way; the chance of clicks and raters belongs to the seed and the image.
 
     Args:
         network: in evaluation mode.
         arrays: the images.
         config: resolved configuration.
+        between: called before every batch; may raise to end the validation.
 
     Returns:
         The scores.
@@ -75,6 +81,8 @@ def validate_as_original(network: AespaNetwork, arrays: RaterArrays, config: Con
     device = network.initial_responsibilities.device
     batches: list[list[RoundScores]] = []
     for start in range(0, len(arrays), config.b):
+        if between is not None:
+            between()
         batch = arrays.batch(range(start, min(start + config.b, len(arrays))), device)
         names = [arrays.names[int(i)] for i in batch.index]
         draws = ItemDraws([derive_seed(config.seed, "validation", name) for name in names])
