@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 SIZE_PX = 64
 N_TRAIN, N_TEST = 480, 64
 VOLUMES = (2, 2)  # MBHSeg volumes for training and testing
-EPOCHS: dict[Mode, int] = {"AESPA": 3, "SPA": 1, "SAM": 2}
+EPOCHS: dict[Mode, int] = {"AESPA": 4, "SPA": 1, "SAM": 2}
 SAMPLES, CLUSTERS = 6, 2  # of SPA while it trains
 SHOWN_SAMPLES, SHOWN_CLUSTERS = 48, 4  # and when it is measured
 SPA_IMAGES = 24  # that many of the held-out ones
@@ -70,6 +70,7 @@ def demo_keys(mode: Mode, data: Path, seed: int, device: str = "auto") -> dict[s
         "encoder": "tiny",
         "b": 8,
         "lr": 5e-4,
+        "lr_step": 2,
         "epochs": EPOCHS[mode],
         "val_freq": EPOCHS[mode],
         "num_samples": SAMPLES,
