@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aespa.errors import DataError
 from aespa.page.model import load_page_model
 from aespa.page.options import PageOptions
 from aespa.page.samples import Examples
@@ -369,6 +370,19 @@ def test_a_port_that_is_taken():
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1, port {port}.*choose another -port"):
             serve(PageOptions(port=port))
+
+
+def test_examples_are_looked_at_before_a_network_is_trained(tmp_path, monkeypatch):
+    from aespa.page import serving as module
+
+    monkeypatch.setattr(module, "load_page_model", lambda options: pytest.fail("too early"))
+    with pytest.raises(DataError, match="no such file or folder"):
+        serve(PageOptions(port=free_port(), images=(tmp_path / "none.png",)))
+    image, rater = tmp_path / "i.png", tmp_path / "r.png"
+    image.write_bytes(png(np.zeros((4, 6), np.uint8)))
+    rater.write_bytes(png(np.zeros((6, 4), np.uint8)))
+    with pytest.raises(DataError, match=r"r\.png: the mask has 4 x 6 px"):
+        serve(PageOptions(port=free_port(), images=(image,), raters=(rater,)))
 
 
 def test_serving_leaves_the_environment_as_it_was(square_model, monkeypatch):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from aespa.page.model import PageModel, load_page_model
 from aespa.page.options import PageOptions
+from aespa.page.samples import Examples
 from aespa.page.visitors import Visitors
 
 logger = logging.getLogger(__name__)
@@ -43,12 +44,14 @@ def serve(options: PageOptions) -> int:
 
     Raises:
         CheckpointError: The weights cannot be used.
-        DataError: An example cannot be used.
+        DataError: An example is not there, or the first one cannot be used.
         OSError: The port is taken.
     """
     from medshared.process import StopSignal
 
-    _check_port(options)  # before a network is trained
+    _check_port(options)  # what may fail comes before a network is trained
+    examples = Examples(options)
+    examples.read(examples.names[0])
     model = load_page_model(options)
     if not options.is_local:
         logger.warning(
