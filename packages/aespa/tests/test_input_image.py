@@ -50,4 +50,4 @@ def test_what_cannot_be_segmented_is_refused_with_the_mend(image, message):
 
 def test_just_below_the_limit_is_fine():
     assert as_input_image(np.broadcast_to(np.uint8(7), (1, 300_000))).shape == (1, 300_000, 3)
-    assert MAX_PIXELS == 50_000_000
+    assert MAX_PIXELS == 40_000_000

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aespa import __version__
-from aespa.flags import add_evaluate_options, add_flag, add_train_options
+from aespa.flags import add_evaluate_options, add_flag, add_shard_flag, add_train_options
 from medshared.command_line import guarded
 
 
@@ -16,7 +16,8 @@ def build_parser(verb_name: str | None = None) -> argparse.ArgumentParser:
     """Build the parser of the ``aespa`` command.
 
     Args:
-        verb_name: The verb that will run: only its flags are built, the others get their names alone.
+        verb_name: The verb that will run: only its flags are built, the others get their names alone. None builds
+            all.
     """
     parser = argparse.ArgumentParser(
         prog="aespa", description="Interactive segmentation that follows a rater, on MedSAM."
@@ -89,6 +90,7 @@ def add_volume_options(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "width", type=float, default=80.0, help="width of the window in HU")
     add_flag(parser, "jobs", type=int, default=1, help="cases at a time")
     add_flag(parser, "overwrite", action="store_true", help="also cases that are finished")
+    add_shard_flag(parser)
     add_flag(parser, "debug", action="store_true", help="show the traceback of an error")
 
 
@@ -119,6 +121,7 @@ def _experiments(parser: argparse.ArgumentParser) -> None:
         parser, "sam_ckpt", type=Path, default=Path("checkpoint/medsam_vit_b.pth"), help="weights of MedSAM"
     )
     add_flag(parser, "log_root", type=Path, default=Path("logs_new"), help="folder of the runs")
+    add_flag(parser, "only", type=int, metavar="I", help="the I-th of them alone, from 1: a job of an array")
     add_flag(parser, "dry_run", action="store_true", help="print the commands only")
     _add_common(parser)
 
@@ -149,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``aespa`` command and return its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in given if not word.startswith("-")), None)
-    arguments = build_parser(verb if verb in _VERBS else None).parse_args(given)
+    arguments = build_parser(verb or "").parse_args(given)
     from aespa import commands
 
     return guarded(getattr(commands, arguments.handler_name), arguments)

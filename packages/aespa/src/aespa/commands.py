@@ -97,6 +97,7 @@ def process_mbhseg(arguments: argparse.Namespace) -> int:
         width=arguments.width,
         jobs=arguments.jobs,
         overwrite=arguments.overwrite,
+        shard=arguments.shard,
     )
 
 
@@ -135,6 +136,7 @@ def experiments(arguments: argparse.Namespace) -> int:
         sam_ckpt=arguments.sam_ckpt,
         log_root=arguments.log_root,
         device=arguments.device,
+        only=arguments.only,
         dry_run=arguments.dry_run,
     )
 

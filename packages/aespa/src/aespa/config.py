@@ -68,9 +68,7 @@ class Config(BaseModel):
     mixture: Literal["image", "batch"] | None = None  # new: null = image; faithful: batch, averaged over it
     latent: Literal["component", "shared"] | None = None  # new: null = component; faithful: shared noise
     variance: Literal["softplus", "relu"] | None = None  # new: null = softplus; faithful: relu
-    upsample: Literal["bilinear", "nearest"] | None = (
-        None  # new: of logits; null = bilinear; faithful: nearest
-    )
+    upsample: Literal["bilinear", "nearest"] | None = None  # new: null = bilinear; faithful: nearest
     click_order: ClickOrder | None = None  # new: null = xy; faithful: yx, transposed as the original
 
     # --- training

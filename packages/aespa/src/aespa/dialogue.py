@@ -141,16 +141,29 @@ class Dialogue:
         In SPA, as in its training, the network hears of the choice by the responsibilities, and its mask prompt is
         the mean of all samples. A network of AESPA answers anew with the proposal as its mask prompt.
         """
+        if self.mode != "SPA":
+            self.start_from(group.logits, action, group.probability)
+            return
         samples = self.samples()
-        known, shown = self.step.knowledge, None
-        if self.mode != "SAM":
-            found = self.network.responsibilities(group.probability, samples.mixture)
-            known = replace(known, responsibilities=found)
-        if self.mode == "SPA":
-            known, shown = replace(known, previous=samples.mean), Answer(group.logits[None], samples.mixture)
-        else:
-            known = replace(known, previous=group.logits)
+        found = self.network.responsibilities(group.probability, samples.mixture)
+        known = replace(self.step.knowledge, previous=samples.mean, responsibilities=found)
+        shown = Answer(group.logits[None], samples.mixture)
         self._add(Step(action, known, self.step.box, learns=False, said=shown))
+
+    @torch.no_grad()
+    def start_from(self, logits: Tensor, action: Any, probability: Tensor | None = None) -> None:
+        """Let another mask, ``[1, 1, 4g, 4g]`` logits, be the mask prompt and answer anew.
+
+        Its probabilities ``[1, 16g²]`` are those of the logits, unless they are given.
+        """
+        known = replace(self.step.knowledge, previous=logits)
+        if self.mode != "SAM":
+            # The mixture does not depend on the number of samples.
+            said = self.step.samples or self.said()
+            shown = torch.sigmoid(logits).flatten(1) if probability is None else probability
+            found = self.network.responsibilities(shown, said.mixture)
+            known = replace(known, responsibilities=found)
+        self._add(Step(action, known, self.step.box, learns=False))
 
     @torch.no_grad()
     def _carried(self) -> Knowledge:

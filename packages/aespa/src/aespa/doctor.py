@@ -26,8 +26,11 @@ MEDSAM = Path("checkpoint") / "medsam_vit_b.pth"
 
 def diagnose() -> int:
     """Log what this machine and installation can do, and return the exit code."""
-    for line in describe_machine(PACKAGES, EXTRAS, {}):
+    there = (
+        "on disk"
+        if MEDSAM.is_file()
+        else "absent: put medsam_vit_b.pth there, or give another place to -sam_ckpt"
+    )
+    for line in [*describe_machine(PACKAGES, EXTRAS), f"weights of MedSAM ({MEDSAM}): {there}"]:
         logger.info(line)
-    state = "found" if MEDSAM.is_file() else "absent; download it by hand, its source is in the README"
-    logger.info("weights of MedSAM, %s: %s", MEDSAM, state)
     return 0

@@ -100,6 +100,7 @@ def run_experiments(
     sam_ckpt: Path,
     log_root: Path,
     device: str = "auto",
+    only: int | None = None,
     dry_run: bool = False,
 ) -> int:
     """Run experiments one after the other, each in a process of its own; a failed one does not stop the others.
@@ -110,13 +111,23 @@ def run_experiments(
         sam_ckpt: Weights of MedSAM.
         log_root: Folder of the runs.
         device: Where they run.
+        only: Number, from 1, of the one to run of those chosen; null = all.
         dry_run: Print the commands only.
 
     Returns:
         Exit code: 1 if a run failed, 75 if one was stopped.
+
+    Raises:
+        ValueError: For an unknown name or number.
     """
-    failed = []
-    for each in chosen(names or ["all"]):
+    failed, wanted = [], chosen(names or ["all"])
+    if only is not None:
+        if not 1 <= only <= len(wanted):
+            raise ValueError(
+                f"-only: expected 1 to {len(wanted)}, the number of experiments chosen, found {only}"
+            )
+        wanted = [wanted[only - 1]]
+    for each in wanted:
         words = ["train", *each.arguments(data, sam_ckpt, log_root, device)]
         folder = log_root / each.name
         if not names or dry_run:

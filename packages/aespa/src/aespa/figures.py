@@ -75,7 +75,7 @@ def draw_grid(rows: Sequence[Sequence[Panel]], row_titles: Sequence[str] = ()) -
         row_titles: On the left of every row.
     """
     n_columns = max(map(len, rows))
-    figure = _figure((1.75 * n_columns + 0.4, 1.95 * len(rows)))
+    figure = _figure((1.75 * n_columns + 0.4, 2.05 * len(rows)))
     grid = np.atleast_2d(figure.subplots(len(rows), n_columns, squeeze=False))
     for i, panels in enumerate(rows):
         for j in range(n_columns):
@@ -88,7 +88,7 @@ def draw_grid(rows: Sequence[Sequence[Panel]], row_titles: Sequence[str] = ()) -
             _draw_panel(axes, panels[j])
         if i < len(row_titles):
             grid[i, 0].set_ylabel(row_titles[i], fontsize=9)
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.4, h_pad=0.9)
     return figure
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from aespa.config import Config
-from medshared.config_flags import field_types, key_comments, parse_bool, parse_value
+from medshared.config_flags import NULL, field_types, key_comments, parse_bool, parse_value
+from medshared.leases import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,20 @@ _FILES = ("weights", "pretrain", "sam_ckpt")
 def add_flag(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
     """Add ``-name`` and ``--name``."""
     parser.add_argument(f"-{name}", f"--{name}", dest=name, **options)
+
+
+def add_shard_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``-shard``: one of several equal parts of the work, a job each."""
+    add_flag(
+        parser, "shard", type=_parse_shard, default=Shard(), metavar="I/N", help="only the I-th of N parts"
+    )
+
+
+def _parse_shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse_file(text: str) -> str | None:
@@ -59,24 +74,40 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     hidden = ", ".join(f"-{name}" for name in DEAD_FLAGS)
     ignored = parser.add_argument_group("accepted without effect", f"flags of the original: {hidden}")
     for name in DEAD_FLAGS:
+        # argparse reads an unknown -shuffle as -s with the value huffle: what is no truth value is refused.
+        kind = parse_bool if name == "s" else str
         ignored.add_argument(
-            f"-{name}", nargs="?", const=True, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
+            f"-{name}", f"--{name}", dest=name, nargs="?", const=True, type=kind, default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )  # fmt: skip
 
 
 def _options(name: str, annotation: Any) -> dict[str, Any]:
     """Return what argparse needs to read a key."""
     kinds = field_types(annotation)
     if kinds == (bool,):
-        return {"nargs": "?", "const": True, "type": parse_bool, "metavar": "BOOL"}
+        is_switch = type(None) in get_args(annotation)
+        reader = _bool_or_null if is_switch else parse_bool
+        return {"nargs": "?", "const": True, "type": reader, "metavar": "BOOL"}
     if name == "encoder":
         return {"type": _encoder, "metavar": "{tiny,vit_b,vit_l,vit_h}"}
     if all(get_origin(kind) is Literal for kind in kinds):
         return {"choices": [value for kind in kinds for value in get_args(kind)]}
+    if kinds == (Path,) and type(None) in get_args(annotation) and name not in _FILES:
+        return {"type": _path_or_null, "metavar": "PATH"}
     if name in _FILES:
         return {"type": parse_file, "metavar": "FILE"}
-    reader: Callable[[str], Any] = str if kinds in ((str,), (Path,)) else parse_value
-    return {"type": reader, "metavar": name.upper()}
+    plain: Callable[[str], Any] = str if kinds in ((str,), (Path,)) else parse_value
+    return {"type": plain, "metavar": name.upper()}
+
+
+def _bool_or_null(text: str) -> bool | None:
+    """Read a switch; null leaves it to ``faithful``."""
+    return None if text.lower() in NULL else parse_bool(text)
+
+
+def _path_or_null(text: str) -> str | None:
+    return None if text.lower() in NULL else text
 
 
 def _encoder(text: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aespa.data.reading import MAX_PIXELS
 from aespa.errors import DataError
-
-MAX_PIXELS = 50_000_000
 
 
 def as_input_image(image: ArrayLike) -> NDArray[np.uint8]:
@@ -20,7 +19,7 @@ def as_input_image(image: ArrayLike) -> NDArray[np.uint8]:
         uint8 ``[H, W, 3]``; the channels of a grey image are equal.
 
     Raises:
-        DataError: For other shapes, empty images, 50 megapixels and more, values that are not bytes, and
+        DataError: For other shapes, empty images, more than 40 megapixels, values that are not bytes, and
             transparency, saying what to do.
 
     Example:
@@ -38,9 +37,9 @@ def as_input_image(image: ArrayLike) -> NDArray[np.uint8]:
     height, width, channels = pixels.shape
     if height * width == 0:
         raise DataError(f"the image is empty: {width} x {height} pixels")
-    if height * width >= MAX_PIXELS:
+    if height * width > MAX_PIXELS:
         raise DataError(
-            f"the image has {width} x {height} pixels ({height * width / 1e6:.0f} megapixels); fewer than "
+            f"the image has {width} x {height} pixels ({height * width / 1e6:.0f} megapixels); at most "
             f"{MAX_PIXELS // 10**6} megapixels can be handled: crop it to the region of interest or make it smaller"
         )
     if pixels.dtype != np.uint8:

@@ -59,6 +59,12 @@ class Choice(NamedTuple):
     k: int
 
 
+class Start(NamedTuple):
+    """A mask of another image that was taken as the start: how many pixels of its low-resolution logits it covers."""
+
+    pixels: int
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the network recommends now, at the image's own resolution.
@@ -211,6 +217,24 @@ class AespaPredictor:
             raise DataError(f"there are {len(groups)} proposals, 0 to {len(groups) - 1}; found {number}")
         dialogue.choose(groups[number], Choice(number, k))
 
+    def start_from(self, logits: Floats) -> None:
+        """Start from the mask of another image, such as the slice beside this one, as from a proposal.
+
+        Args:
+            logits: ``[4g, 4g]`` of that image's prediction.
+
+        Raises:
+            DataError: For another shape.
+        """
+        dialogue = self._started()
+        side = self.network.architecture.low_res
+        if logits.shape != (side, side):
+            raise DataError(
+                f"expected the logits of a prediction, {[side, side]}, found {list(logits.shape)}"
+            )
+        given = torch.as_tensor(logits, dtype=torch.float32, device=dialogue.features.device)[None, None]
+        dialogue.start_from(given, Start(int((logits > 0).sum())))
+
     def undo(self) -> bool:
         """Take back the last interaction; return whether there was one."""
         return self._started().undo()
@@ -224,7 +248,7 @@ class AespaPredictor:
         self._started().reset()
 
     @property
-    def interactions(self) -> list[Click | Box | Choice]:
+    def interactions(self) -> list[Click | Box | Choice | Start]:
         """What the user has told, in order, without what was taken back."""
         return [] if self._dialogue is None else self._dialogue.actions
 

@@ -108,6 +108,8 @@ def train_run(
             run.create(to_plain(config.model_dump()), command=command, seed=config.seed, resume=resume)
             stack.enter_context(run_logging("aespa", run.path / "log.txt"))
             stack.enter_context(original_log(run.path))
+        else:
+            stack.enter_context(run_logging("aespa", level=logging.WARNING))
         logger.info("Logger is ready.")
         logger.info("%s", config)
         stop = stop or stack.enter_context(StopSignal())

@@ -37,7 +37,7 @@ class EncoderSize:
 
 
 SIZES: dict[str, EncoderSize] = {
-    "tiny": EncoderSize(8, 128, 2, 4, (0, 1), stored_grid=None),
+    "tiny": EncoderSize(8, 128, 2, 4, (0, 1), stored_grid=None, decoder_mlp=512),
     "vit_b": EncoderSize(16, 768, 12, 12, (2, 5, 8, 11)),
     "vit_l": EncoderSize(16, 1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": EncoderSize(16, 1280, 32, 16, (7, 15, 23, 31)),

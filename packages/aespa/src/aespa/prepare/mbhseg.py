@@ -23,6 +23,7 @@ from aespa.data.records import files_by_name, subfolders
 from aespa.errors import DataError
 from medshared.batch import Task, run_batch, write_batch_report
 from medshared.files import read_json, write_bytes, write_json
+from medshared.leases import Shard
 from medshared.volumes import Volume, is_volume_name, read_volume, window_hu
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,14 @@ class CaseFiles:
 
 
 def process_mbhseg(
-    source: Path, out: Path, *, level: float = 40, width: float = 80, jobs: int = 1, overwrite: bool = False
+    source: Path,
+    out: Path,
+    *,
+    level: float = 40,
+    width: float = 80,
+    jobs: int = 1,
+    overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> int:
     """Write every slice that a rater outlined, as an image and as masks of each rater.
 
@@ -58,6 +66,7 @@ def process_mbhseg(
         width: Width of the HU window.
         jobs: Cases at once.
         overwrite: Make finished cases again.
+        shard: The part of the cases that this job does.
 
     Returns:
         0, or 1 when a case failed.
@@ -77,7 +86,11 @@ def process_mbhseg(
         raise DataError(
             f"{source}: no case was found; expected train/<case>/ and test/<case>/ with NIfTI volumes"
         )
-    return write_batch_report(out / REPORT, run_batch("process_mbhseg", tasks, jobs=jobs, again=overwrite))
+    outcomes = run_batch("process_mbhseg", tasks, shard=shard, jobs=jobs, again=overwrite)
+    report = REPORT
+    if shard is not None and shard.count > 1:  # jobs of several shards write one each
+        report = f"process_mbhseg-{shard.index + 1}.json"
+    return write_batch_report(out / report, outcomes)
 
 
 def _cases(folder: Path) -> list[Path]:
