@@ -66,12 +66,12 @@ def test_resolving_leaves_the_rest_alone():
         ({"image_size": 100}, ["image_size must be a multiple of 16", "found 100"]),
         ({"image_size": 100, "encoder": "tiny"}, ["multiple of 8 for encoder: tiny"]),
         ({"multimask_output": 3}, ["multimask_output must be 1"]),
+        ({"epoch_ini": 20}, ["epoch_ini (20) must be below epochs (20)"]),
         ({"mode": "SPA", "n_clusters": 5, "num_samples": 4}, ["n_clusters (5)", "num_samples (4)"]),
         ({"dataset": "isic"}, ["run.yaml", "dataset", *DATASETS]),
         ({"lr": 0}, ["lr", "above 0", "found 0"]),
         ({"val_fraction": 1}, ["val_fraction", "below 1", "found 1"]),
         ({"batch": 4}, ["batch"]),
-        ({"epoch_ini": 20}, ["epoch_ini (20) must be below epochs (20)"]),
         ({"n_component": 4}, ["n_component", "n_components"]),
     ],
 )
@@ -82,7 +82,3 @@ def test_what_does_not_fit_is_said(keys, words):
 
 def test_clusters_matter_in_spa_only():
     assert Config(mode="AESPA", n_clusters=5, num_samples=4).n_clusters == 5
-
-
-def test_no_epoch_at_all_measures_the_network_that_training_would_start_from():
-    assert Config(epochs=0).epochs == 0

@@ -66,14 +66,26 @@ def test_other_folders_are_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+def test_the_method_of_a_configuration_file_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "_small_data", lambda home, dataset: home / dataset)
+    file = tmp_path / "spa.yaml"
+    file.write_text("mode: SPA\nepochs: 9\nencoder: vit_b\ndataset: REFUGE\n")
+    changes = demo.demo_run_changes(Namespace(output=tmp_path / "run", config=file, seed=3))
+    assert not {"mode", "seed"} & changes.keys()
+    assert changes["dataset"] == "REFUGE"
+    assert (changes["encoder"], changes["epochs"]) == ("tiny", 2)  # at demo size
+
+
 @pytest.mark.parametrize("dataset", ["LIDC", "REFUGE", "MBHSeg-Multiclass", "folders"])
 def test_small_data_for_the_scripts(dataset, tmp_path):
     from aespa.data.arrays import load_arrays
 
-    changes = demo.demo_run_changes(Namespace(output=tmp_path / "run", dataset=dataset, epochs=7))
+    changes = demo.demo_run_changes(
+        Namespace(output=tmp_path / "run", dataset=dataset, epochs=7, config=None)
+    )
     assert "epochs" not in changes  # what the user gave wins
     assert changes["dataset"] == dataset
-    again = demo.demo_run_changes(Namespace(output=tmp_path / "run", dataset=dataset))
+    again = demo.demo_run_changes(Namespace(output=tmp_path / "run", dataset=dataset, config=None))
     assert again["data_path"] == changes["data_path"]
     config = Config(**{**again, "image_size": 32}).resolved()
     for split in ("train", "test"):

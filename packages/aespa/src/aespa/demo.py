@@ -110,7 +110,7 @@ def run_demo(output: Path, *, seed: int = 0, device: str = "auto") -> dict[str, 
         side_by_side(_train_job, jobs, device)
         content, pictures = collect_results(parts, seed, device)
     content["seconds"] = time.perf_counter() - started
-    write_demo_report(output, content, pictures, parts)
+    write_demo_report(output, content, pictures)
     write_json(output / "results.json", content)
     metrics = content["metrics"]
     shown = ", ".join(
@@ -181,12 +181,13 @@ def demo_run_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw data for ``-demo`` of a training script and return the keys that it needs.
 
     Args:
-        arguments: Of the script; ``output`` names the folder beside which the data go. What its flags or its
-            configuration file set stays.
+        arguments: Of the script; ``output`` names the folder beside which the data go. What its flags set stays,
+            and of its configuration file the method, the data set and the seed; its sizes do not.
     """
     beside = (arguments.output or Path("runs") / "aespa").absolute()
     read: dict[str, Any] = load_yaml_or_json(arguments.config) if arguments.config else {}
-    given = read | {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
+    kept = {key: read[key] for key in ("mode", "dataset", "seed") if read.get(key) is not None}
+    given = kept | {name: value for name, value in vars(arguments).items() if name in Config.model_fields}
     dataset = str(given.get("dataset", "LIDC"))
     keys = demo_keys("AESPA", _small_data(beside.with_name("aespa-demo-data"), dataset), 0)
     keys |= {"epochs": 2, "val_freq": 2, "val_fraction": 0.0, "dataset": dataset}

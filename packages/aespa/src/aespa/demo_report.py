@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aespa.demo import SHOWN_SAMPLES, DemoParts
+from aespa.demo import SHOWN_SAMPLES
 from aespa.demo_results import Measured
 from aespa.figures import draw_rounds, save_figure
 from aespa.shown_images import draw_following, draw_proposals
@@ -15,14 +15,13 @@ from medshared.report import Report
 _SHOWN = 2  # images
 
 
-def write_demo_report(output: Path, content: Mapping[str, Any], measured: Measured, parts: DemoParts) -> Path:
+def write_demo_report(output: Path, content: Mapping[str, Any], measured: Measured) -> Path:
     """Write ``figures/*.png`` and ``report.html``.
 
     Args:
         output: Folder of the demonstration.
         content: What ``results.json`` holds.
         measured: Networks and what they gave.
-        parts: What the demonstration made.
     """
     figures = _draw(output / "figures", content, measured)
     metrics, baseline = content["metrics"], content["baseline"]
@@ -32,6 +31,21 @@ def write_demo_report(output: Path, content: Mapping[str, Any], measured: Measur
         "one the satellite too. The image shows all of it, so that only a click can tell whose mask is wanted. The "
         "networks start from random weights; every rater of every held-out image is followed once."
     )
+    _add_following(report, metrics, baseline, figures)
+    _add_proposing(report, metrics, figures)
+    report.section("All numbers")
+    report.table([{"metric": key, "value": value} for key, value in metrics.items()])
+    report.table([{"baseline": key, "value": value} for key, value in baseline.items()])
+    report.text(
+        "The slices of MBHSeg's layout were cut from drawn volumes that no network was trained on. Means are over "
+        "images; summary in results.json has 95 % intervals from resampling patients."
+    )
+    return report.write(output / "report.html")
+
+
+def _add_following(
+    report: Report, metrics: Mapping[str, float], baseline: Mapping[str, float], figures: Mapping[str, Path]
+) -> None:
     report.section("Following a rater")
     report.cards(
         {
@@ -59,6 +73,9 @@ def write_demo_report(output: Path, content: Mapping[str, Any], measured: Measur
         figures["following"],
         "Rounds of two images. Orange: the answer; blue outline: the rater who is followed; + and ×: clicks",
     )
+
+
+def _add_proposing(report: Report, metrics: Mapping[str, float], figures: Mapping[str, Path]) -> None:
     report.section("Proposing")
     report.cards(
         {
@@ -74,14 +91,6 @@ def write_demo_report(output: Path, content: Mapping[str, Any], measured: Measur
         figures["proposals"],
         f"Proposals of SPA from {SHOWN_SAMPLES} samples, after a click that all agree on",
     )
-    report.section("All numbers")
-    report.table([{"metric": key, "value": value} for key, value in metrics.items()])
-    report.table([{"baseline": key, "value": value} for key, value in baseline.items()])
-    report.text(
-        "The slices of MBHSeg's layout were cut from drawn volumes that no network was trained on. Means are over "
-        "images; summary in results.json has 95 % intervals from resampling patients."
-    )
-    return report.write(output / "report.html")
 
 
 def _draw(folder: Path, content: Mapping[str, Any], measured: Measured) -> dict[str, Path]:

@@ -209,30 +209,28 @@ class Trainer:
             now = time.perf_counter()
             progress.seconds, started = progress.seconds + now - started, now
             self.pause(stop)
-        mean = progress.loss_sum / len(batches)
-        if fabric.world_size > 1:
-            mean = float(reduced(fabric, torch.tensor(mean, device=fabric.device), "mean"))
-        return mean
+        self._share_loss()
+        return progress.loss_sum / len(batches)
 
     def pause(self, stop: StopSignal) -> None:
-        """Save the state and end, if a stop was asked for: between two batches, also in a validation.
-
-        Every device must come here: one that alone got the signal would wait for the others for ever.
+        """Save the state and end, if a stop was asked for: after a batch, or while validating.
 
         Raises:
             RunInterruptedError: A stop was asked for; the state is saved.
         """
-        asked = stop.requested
-        if self.fabric.world_size > 1:
-            asked = (
-                float(reduced(self.fabric, torch.tensor(float(asked), device=self.fabric.device), "sum")) > 0
-            )
-        if asked:
+        if self._told_to_stop(stop):
             self.save_last()
             raise RunInterruptedError(
-                f"stopped by {stop.name or 'another process'} in epoch {self.progress.epoch} after "
-                f"{self.progress.batch} batches; -resume continues"
+                f"stopped by {stop.name} in epoch {self.progress.epoch} after {self.progress.batch} batches; "
+                "-resume continues"
             )
+
+    def _share_loss(self) -> None:
+        """Give every process the mean of their losses so far, so that any of them may save it."""
+        fabric, progress = self.fabric, self.progress
+        if fabric.world_size > 1:
+            own = torch.tensor(progress.loss_sum, dtype=torch.float64, device=fabric.device)
+            progress.loss_sum = float(reduced(fabric, own, "mean"))
 
     # ------------------------------------------------------------------ the run
 
@@ -258,6 +256,15 @@ class Trainer:
             if last or progress.epoch % config.save_freq == 0 or self._waited_enough():
                 self.save_last()
 
+    def _told_to_stop(self, stop: StopSignal) -> bool:
+        """Return whether any process got a signal: often one alone does, and all must stop at the same step."""
+        if self.fabric.world_size == 1:
+            return stop.requested
+        told = torch.tensor(float(stop.requested), device=self.fabric.device)
+        stop.requested = bool(reduced(self.fabric, told, "sum") > 0)
+        stop.name = stop.name or "a signal"
+        return stop.requested
+
     def _waited_enough(self) -> bool:
         return self.config.patience is not None and self.progress.waited >= self.config.patience
 
@@ -277,9 +284,7 @@ class Trainer:
 
     def save_last(self) -> None:
         """Save all that a continued run needs."""
-        if self.fabric.world_size > 1:  # each device has the losses of its images
-            losses = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=self.fabric.device)
-            self.progress.loss_sum = float(reduced(self.fabric, losses, "mean"))
+        self._share_loss()
         if self.fabric.is_global_zero:
             state = {
                 "network": self.network.state_dict(),
