@@ -115,7 +115,8 @@ def lint(session: nox.Session) -> None:
                 "deptry", "src", "--package-module-name-map", module_map, "--per-rule-ignores", unused
             )
     session.run("codespell")
-    scripts = [str(path.relative_to(ROOT)) for path in ROOT.glob("packages/*/*/*.sh")]
+    found = [*ROOT.glob("packages/*/*.sh"), *ROOT.glob("packages/*/*/*.sh")]
+    scripts = [str(path.relative_to(ROOT)) for path in found]
     session.run("shellcheck", *scripts, ".ci/run")
 
 
