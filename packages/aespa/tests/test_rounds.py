@@ -33,9 +33,7 @@ def test_a_click_is_added_to_those_before(network):
     knowledge = knowledge.clicked(torch.tensor([[5.0, 6], [7, 8]]), torch.tensor([-1, 1]))
     assert knowledge.coords.tolist() == [[[1, 2], [5, 6]], [[3, 4], [7, 8]]]
     assert knowledge.labels.tolist() == [[1, -1], [0, 1]]
-    one = knowledge.rows(torch.tensor([1]))
-    assert one.labels.tolist() == [[0, 1]]
-    assert one.previous is None
+    assert knowledge.previous is None
 
 
 @torch.no_grad()
@@ -48,11 +46,13 @@ def test_the_mean_of_the_mixture_needs_no_chance(network, features):
 
 @torch.no_grad()
 def test_users_of_one_batch_do_not_change_each_other(network, features):
-    knowledge = no_knowledge(network, 2).clicked(torch.tensor([[9.0, 9], [20, 5]]), torch.tensor([1, 0]))
-    both = answer(network, features, knowledge).mean
+    coords, labels = torch.tensor([[9.0, 9], [20, 5]]), torch.tensor([1, 0])
+    both = answer(network, features, no_knowledge(network, 2).clicked(coords, labels)).mean
     for i in range(2):
         row = torch.tensor([i])
-        alone = answer(network, features[row], knowledge.rows(row)).mean
+        alone = answer(
+            network, features[row], no_knowledge(network, 1).clicked(coords[row], labels[row])
+        ).mean
         assert (both[row] - alone).abs().max() < 1e-4
 
 

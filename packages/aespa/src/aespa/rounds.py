@@ -47,11 +47,6 @@ class Knowledge:
             labels=torch.cat([self.labels, labels[:, None].to(self.labels)], dim=1),
         )
 
-    def rows(self, index: Tensor) -> Knowledge:
-        """Return the knowledge about some users."""
-        previous = None if self.previous is None else self.previous[index]
-        return Knowledge(self.coords[index], self.labels[index], previous, self.responsibilities[index])
-
 
 class LatentDraws(NamedTuple):
     """The chance of the latents of one round.

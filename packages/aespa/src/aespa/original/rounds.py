@@ -64,7 +64,7 @@ def _train_aespa(phases: Phases, batch: Batch, draws: ItemDraws, config: Config)
 
 
 def _train_spa(phases: Phases, batch: Batch, draws: ItemDraws, config: Config) -> None:
-    groups = draw_groups(batch.raters, batch.valid, draws.streams, kind=config.first_click or "decisive")
+    groups = draw_groups(batch.raters, batch.valid, draws.streams, kind=config.first_click)
     spa_rounds(
         phases,
         batch.images,

@@ -118,7 +118,7 @@ def _validate_aespa(
 
 
 def _validate_spa(network: AespaNetwork, batch: Batch, draws: ItemDraws, config: Config) -> list[RoundScores]:
-    groups = draw_groups(batch.raters, batch.valid, draws.streams, kind=config.first_click or "decisive")
+    groups = draw_groups(batch.raters, batch.valid, draws.streams, kind=config.first_click)
     chain = spa_chain(
         network,
         network.encode(batch.images),

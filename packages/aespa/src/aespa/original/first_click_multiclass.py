@@ -1,4 +1,7 @@
-"""SPA with several classes: the raters who see one class at one pixel, and the label map that they want."""
+"""SPA with several classes: the raters who see one class at one pixel, and the label map that they want.
+
+The rule of the original's data set, kept for comparison: runs of this package take each class against all others.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import collections
 import numpy as np
 import pytest
 
-from aespa.first_click_multiclass import draw_class_group
+from aespa.original.first_click_multiclass import draw_class_group
 
 
 @pytest.fixture(scope="module")
