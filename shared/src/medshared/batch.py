@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from medshared.files import read_json, to_plain, write_json
+from medshared.files import read_json, remove_remains, to_plain, write_json
 from medshared.leases import Shard, acquire_lease, sidecar_matches, sidecar_path, write_sidecar
 from medshared.process import progress
 
 logger = logging.getLogger(__name__)
+
+_HELD = "another job works on it"
 
 # What a broken slide, file or table of one item raises: a batch records its message and goes on.
 ITEM_ERRORS = (OSError, ValueError, RuntimeError, KeyError, MemoryError)
@@ -102,11 +104,20 @@ def run_batch(
     def one(task: Task) -> Outcome:
         return attempt(step, task, again=again)
 
+    outcomes = _do(step, one, chosen, jobs)
+    # By now another job may have finished what it held, or may have died over it.
+    held = [n for n, outcome in enumerate(outcomes) if outcome.message == _HELD]
+    for n, outcome in zip(held, _do(step, one, [chosen[n] for n in held], jobs), strict=True):
+        outcomes[n] = outcome
+    return outcomes
+
+
+def _do(step: str, one: Callable[[Task], Outcome], tasks: Sequence[Task], jobs: int) -> list[Outcome]:
     if jobs <= 1:
-        return list(progress(map(one, chosen), total=len(chosen), description=step))
+        return list(progress(map(one, tasks), total=len(tasks), description=step))
     pool = ThreadPoolExecutor(jobs)
     try:
-        return list(progress(pool.map(one, chosen), total=len(chosen), description=step))
+        return list(progress(pool.map(one, tasks), total=len(tasks), description=step))
     finally:
         # After Ctrl-C, what is in work is finished and the rest is left for a later run.
         pool.shutdown(cancel_futures=True)
@@ -136,8 +147,10 @@ def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool
             if not again and _is_done(task, inputs, accept_existing):  # perhaps by another job meanwhile
                 return outcome("skipped", "already done")
             if lease is None:
-                return outcome("busy", "another job works on it")
-            _clear_remains(task)
+                return outcome("busy", _HELD)
+            if lease.inherited:
+                for remains in chain.from_iterable(map(remove_remains, task.files)):
+                    logger.info("%s: removed, left by a job that was killed", remains)
             message = task.work()
             for file in task.files:
                 write_sidecar(file, inputs)
@@ -167,14 +180,6 @@ def _has_inputs(output: Path, inputs: Mapping[str, Any]) -> bool:
     except (OSError, ValueError):
         return False
     return output.is_file() and isinstance(found, dict) and found.get("inputs") == to_plain(inputs)
-
-
-def _clear_remains(task: Task) -> None:
-    """Remove what a killed job left of its unfinished files; only the holder of the lease writes them."""
-    for file in task.files:
-        for remains in file.parent.glob(f".{glob.escape(file.name)}.*.tmp"):
-            logger.info("%s: removed, left by a job that was killed", remains)
-            remains.unlink(missing_ok=True)
 
 
 def write_batch_report(path: Path, outcomes: Sequence[Outcome]) -> int:

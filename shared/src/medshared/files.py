@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -27,6 +28,7 @@ from typing import IO, Any, Literal, cast
 _LONGEST_NAME = (
     120  # characters of the target's name kept in the temporary name (file systems allow 255 bytes)
 )
+_TEMPORARY = ".{}.{}.tmp"
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is used up: free some space or write elsewhere",
@@ -61,8 +63,9 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -
         raise ValueError(f"mode must be 'wb' or 'w', found {mode!r}")
     shown = Path(path)
     target = Path(os.path.realpath(shown)) if shown.is_symlink() else shown
-    kept = target.name[:_LONGEST_NAME]
-    temporary = target.with_name(f".{kept}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(
+        _TEMPORARY.format(target.name[:_LONGEST_NAME], f"{os.getpid()}-{secrets.token_hex(4)}")
+    )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # "x" refuses to follow or overwrite anything that has the temporary name already.
@@ -82,6 +85,25 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -
             raise write_error(shown, error, note="; an earlier version, if any, is unchanged") from error
         raise
     _flush_folder(target.parent)
+
+
+def remove_remains(path: str | os.PathLike[str]) -> list[Path]:
+    """Remove what writers of a file that were killed left beside it.
+
+    To be called only while nobody writes the file: remains look like the work of a living writer.
+
+    Args:
+        path: the file that `atomic_open` was writing.
+
+    Returns:
+        The temporary files that were removed.
+    """
+    target = Path(path)
+    pattern = _TEMPORARY.format(glob.escape(target.name[:_LONGEST_NAME]), "*")
+    found = sorted(target.parent.glob(pattern))
+    for remains in found:
+        remains.unlink(missing_ok=True)
+    return found
 
 
 def write_error(
