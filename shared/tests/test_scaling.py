@@ -7,7 +7,7 @@ import math
 import pytest
 
 from medshared import scaling
-from medshared.scaling import LEASE_REQUESTS, Storage, Work, forecast, simulate
+from medshared.scaling import LEASE_REQUESTS, Storage, Work, forecast, saturation, simulate
 
 STORAGE = Storage(bytes_per_s=1e9, requests_per_s=5000, latency_s=5e-4)
 COMPUTING = Work(2000, compute_s=30, read_bytes=6e7, written_bytes=1e7, spread=0.5, startup_s=10)
@@ -40,6 +40,21 @@ def test_shared_storage_is_the_end_of_growth(work: Work, limit: str, most: float
     assert 0.98 * most <= rates[-1] <= most * 1.001
     assert forecast(work, STORAGE, 1).limit == "workers"
     assert forecast(COMPUTING, STORAGE, 64).efficiency > 0.9
+
+
+@pytest.mark.parametrize("work", [READING, ASKING], ids=["reading", "asking"])
+def test_where_it_saturates(work: Work) -> None:
+    """Well below the knee twice the workers do twice the work, well above it no more; the simulation agrees."""
+    knee, limit = saturation(work, STORAGE)
+    assert limit == forecast(work, STORAGE, 1000).limit
+    below, above = max(1, round(knee / 4)), round(3 * knee)
+    for rate in (
+        lambda n: forecast(work, STORAGE, n).items_per_s,
+        lambda n: simulate(work, STORAGE, n).items_per_s,
+    ):
+        assert rate(2 * below) > 1.75 * rate(below)
+        assert rate(2 * above) < 1.05 * rate(above)
+    assert saturation(COMPUTING, STORAGE)[0] > 400
 
 
 def test_a_single_worker_takes_what_the_parts_take() -> None:

@@ -16,11 +16,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-# Requests to a file server for one item that is made and written as one file: is it done (sidecar; lock), lock made,
-# locked, named, released; once more is it done; input opened, read, closed; output and sidecar each as a temporary file
-# that is made, written, flushed, renamed, and its folder flushed; output read for its checksum; lock read and removed.
-LEASE_REQUESTS = 24
-SKIP_REQUESTS = 4  # for one that is done already: lock, sidecar opened and read, output
+# Requests to a file server for an item that is read, made and recorded, counted with strace: files looked up, opened,
+# made, renamed and removed, flushed, locked.
+LEASE_REQUESTS = 40
+SKIP_REQUESTS = 4  # for one that is done already: lock, sidecar, output, input
 CHUNK_BYTES = 8e6  # so much at a time a worker reads or writes before others have their turn
 
 
@@ -96,10 +95,7 @@ def forecast(work: Work, storage: Storage, workers: int, shards: int | None = No
         raise ValueError(
             f"workers, shards and items must be at least 1, found {workers}, {shards}, {work.items}"
         )
-    demands = {
-        "bytes": (work.read_bytes + work.written_bytes) / storage.bytes_per_s,
-        "requests": LEASE_REQUESTS / storage.requests_per_s,
-    }
+    demands = _demands(work, storage)
     alone = work.compute_s + LEASE_REQUESTS * storage.latency_s
     waiting = dict.fromkeys(demands, 0.0)
     rate = 0.0
@@ -116,6 +112,30 @@ def forecast(work: Work, storage: Storage, workers: int, shards: int | None = No
         + _tail(work, workers, shards, alone + sum(demands.values()))
     )
     return Forecast(workers, rate, seconds, efficiency, max(use, key=lambda name: use[name]))
+
+
+def saturation(work: Work, storage: Storage) -> tuple[float, str]:
+    """Return the number of workers from which the shared storage sets the pace, and what of it does.
+
+    It is the knee of the two bounds on the throughput of a closed network: below it n workers do nearly n times as much
+    as one, above it more of them change nothing.
+
+    Args:
+        work: What is to be done.
+        storage: Where the files are.
+    """
+    demands = _demands(work, storage)
+    slowest = max(demands, key=lambda name: demands[name])
+    alone = work.compute_s + LEASE_REQUESTS * storage.latency_s
+    return (alone + sum(demands.values())) / demands[slowest], slowest
+
+
+def _demands(work: Work, storage: Storage) -> dict[str, float]:
+    """Return the seconds that an item keeps each part of the storage busy."""
+    return {
+        "bytes": (work.read_bytes + work.written_bytes) / storage.bytes_per_s,
+        "requests": LEASE_REQUESTS / storage.requests_per_s,
+    }
 
 
 def _tail(work: Work, workers: int, shards: int, item_s: float) -> float:
