@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -382,14 +383,17 @@ class CrashTester:
                 if ended.killed:
                     done += 1
                     if output.exists():
-                        _explained(lambda: watch.check(output), history, ended.log)
+                        _explained(partial(watch.check, output), history, ended.log)
                     continue
                 if ended.code != 0:
                     raise AssertionError("\n".join([*history[-8:], ended.log]))
                 break
             finished += 1
             _explained(lambda: _same(reference.folder, output, job, "a killed run"), history, ended.log)
-        self.totals.append(f"{output.parent.name}: {done} kills, {finished} finished runs")
+        self.totals.append(
+            f"{output.parent.name}: {done} kills, {finished} finished runs of {reference.seconds:.1f} s and "
+            f"{reference.changes} changes"
+        )
         return done
 
     def each_change(self, reference: Reference, numbers: Sequence[int]) -> int:
