@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from medshared.files import read_json, sha256_file, to_plain, write_error, write_json
+from medshared.files import sha256_file, to_plain, write_error, write_json
 
 try:
     import fcntl
@@ -368,6 +368,37 @@ def write_sidecar(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> 
     return write_json(sidecar_path(output), content)
 
 
+def read_sidecar(output: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what the sidecar of an output says.
+
+    Args:
+        output: the finished file.
+
+    Raises:
+        OSError: when there is none.
+        ValueError: when it is cut off or something else.
+    """
+    # Bytes: there may be a hundred thousand of them, and they are read at every start of every job.
+    found = json.loads(sidecar_path(output).read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError(f"{sidecar_path(output)}: expected a mapping, found {type(found).__name__}")
+    return found
+
+
+def has_inputs(sidecar: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    """Whether a sidecar names the same inputs.
+
+    Args:
+        sidecar: as `read_sidecar` returns it.
+        inputs: as given to `write_sidecar`.
+    """
+    found = sidecar.get("inputs")
+    with contextlib.suppress(ValueError):  # arrays have no single answer
+        if found == inputs:
+            return True
+    return found == to_plain(inputs)
+
+
 def sidecar_matches(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> bool:
     """Whether an output is complete, unchanged, and made from the same inputs.
 
@@ -382,8 +413,8 @@ def sidecar_matches(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -
         False when output or sidecar is missing, cut off or changed, or the inputs differ.
     """
     try:
-        found = read_json(sidecar_path(output))
-        if not isinstance(found, dict) or found.get("inputs") != to_plain(inputs):
+        found = read_sidecar(output)
+        if not has_inputs(found, inputs):
             return False
         status = Path(output).stat()
         if status.st_size != found.get("size"):
@@ -403,9 +434,8 @@ def checksum(path: str | os.PathLike[str]) -> str:
         OSError: naming the file that cannot be read.
     """
     with contextlib.suppress(OSError, ValueError):
-        found, status = read_json(sidecar_path(path)), Path(path).stat()
-        if isinstance(found, dict) and isinstance(found.get("sha256"), str):
-            known = (found.get("size"), found.get("mtime_ns"))
-            if known == (status.st_size, status.st_mtime_ns):
-                return found["sha256"]
+        found, status = read_sidecar(path), Path(path).stat()
+        known = (found.get("size"), found.get("mtime_ns"))
+        if known == (status.st_size, status.st_mtime_ns) and isinstance(found.get("sha256"), str):
+            return found["sha256"]
     return sha256_file(path)
