@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -68,6 +69,25 @@ def quick_runs() -> Iterator[None]:
         for name in ("installed_packages", "git_state"):
             patched.setattr(environment, name, cache(getattr(environment, name)))
         yield
+
+
+@pytest.fixture(scope="session")
+def crashes(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Any]:
+    """Kill runs and compare what they leave; see crash_testing.py. ``nox -s crash`` asks for more kills."""
+    if sys.platform != "linux":
+        pytest.skip("left out: killed runs are watched through /proc, which Linux alone has")
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    from crash_testing import CrashTester
+
+    tester = CrashTester(
+        tmp_path_factory.mktemp("crashes"), kills=int(os.environ.get("MEDPAPERS_KILLS", "3"))
+    )
+    yield tester
+    tester.close()
+    # pytest shows no output of tests that pass, and the number of kills is the result of these.
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        sys.stderr.write("".join(f"\n  {line}" for line in tester.totals) + "\n")
 
 
 # A suite with goldens says where they lie by a fixture `golden_folder`.
