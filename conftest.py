@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -140,3 +141,35 @@ def fill_golden_weights() -> Callable[..., nn.Module]:
         return module
 
     return fill
+
+
+@pytest.fixture
+def dry_run(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
+    """Return how to ask a wrapper of ``slurm/`` what it would do: the commands, or nothing and the error."""
+
+    def run(script: Path, *arguments: str, **variables: str) -> tuple[list[str], str]:
+        kept = {"PATH", "PYTHONPATH", "HOME"}
+        environment = {name: value for name, value in os.environ.items() if name in kept}
+        # The stand-in shows as the plain name; the launcher itself runs under this interpreter.
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        environment |= {
+            "DRY_RUN": "1",
+            "PYTHON": str(python),
+            "PARTITION": "gpu",
+            "ACCOUNT": "",
+            "TIME": "24:00:00",
+        }
+        done = subprocess.run(
+            ["bash", str(script), *arguments],
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        lines = done.stdout.replace(str(python), "python").splitlines()
+        return ([], done.stderr) if done.returncode else (lines, done.stderr)
+
+    return run

@@ -12,6 +12,7 @@ from typing import Any
 
 from infection_mt.cli import add_device, add_run_options
 from medshared.command_line import guarded
+from medshared.leases import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,18 @@ SPLIT = option("--split", choices=["train", "val", "test"], default="test")
 K_FOLDS = count("--k-folds", None, "number of folds (default: the configuration's)")
 SAVE_DATA = switch("--save-data", "also write the numbers as JSON")
 METRIC_NAMES = ["auc", "accuracy", "f1", "precision", "recall"]
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+SHARD = option(
+    "--shard", type=_shard, default=Shard(), metavar="I/N", help="only the I-th of N parts: a job of an array"
+)
 
 
 def metrics(*default: str) -> Option:
