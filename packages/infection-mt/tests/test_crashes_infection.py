@@ -15,7 +15,6 @@ pytestmark = pytest.mark.crash
 def job(crashes, tiny_data, tmp_path_factory):
     """Make a training job; its frame cache lies in the output folder, where it is watched as well."""
     from crash_testing import Job
-
     from infection_mt.scripts import train_multitask  # noqa: F401  # what the job runs exists
 
     home = tmp_path_factory.mktemp("killed")
@@ -93,7 +92,16 @@ def test_prediction(crashes, tiny_data, tiny_run):
 
     def arguments(output: Path) -> list[str]:
         weights = ["--weights", str(tiny_run / "checkpoints" / "best.pt"), "--frames-per-hour", "0.125"]
-        return ["predict", *map(str, stacks), *weights, "--output", str(output), "--resume", "--device", "cpu"]
+        return [
+            "predict",
+            *map(str, stacks),
+            *weights,
+            "--output",
+            str(output),
+            "--resume",
+            "--device",
+            "cpu",
+        ]
 
     predicting = crashes.reference(Job("infection_mt.cli:main", arguments), "infection-predict")
     crashes.kill_loop(predicting)
