@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -68,6 +70,29 @@ def quick_runs() -> Iterator[None]:
         for name in ("installed_packages", "git_state"):
             patched.setattr(environment, name, cache(getattr(environment, name)))
         yield
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[..., None]:
+    """Run a program in several processes of ``torchrun`` (gloo on CPU); what they print is shown when one fails."""
+
+    def run(program: str, *arguments: object, count: int = 2) -> None:
+        path = tmp_path / "program.py"
+        path.write_text(program)
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(path)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, *map(str, arguments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        if done.returncode:
+            pytest.fail(done.stdout)
+
+    return run
 
 
 # A suite with goldens says where they lie by a fixture `golden_folder`.
