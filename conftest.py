@@ -91,6 +91,29 @@ def crashes(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         sys.stderr.write("".join(f"\n  {line}" for line in tester.totals) + "\n")
 
 
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[..., None]:
+    """Run a program in several processes of ``torchrun`` (gloo on CPU); what they print is shown when one fails."""
+
+    def run(program: str, *arguments: object, count: int = 2) -> None:
+        path = tmp_path / "program.py"
+        path.write_text(program)
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(path)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, *map(str, arguments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        if done.returncode:
+            pytest.fail(done.stdout)
+
+    return run
+
+
 # A suite with goldens says where they lie by a fixture `golden_folder`.
 @pytest.fixture(scope="session")
 def golden_json(golden_folder: Path) -> Callable[[str], Any]:
