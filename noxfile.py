@@ -39,6 +39,7 @@ HEAVY = {
 }
 # Where a machine turns it off, every process would compile torch and its company anew, ten seconds each.
 CACHED_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
+WORKERS = os.environ.get("MEDPAPERS_TEST_WORKERS", str(min(4, os.cpu_count() or 1)))
 # Import names that differ from the distribution's name.
 MODULES = {
     "pyyaml": "yaml",
@@ -83,10 +84,12 @@ def run_pytest(session: nox.Session, name: str, *arguments: str, codes: tuple[in
         str(MEMBERS[name] / "tests"),
         *(["--doctest-modules", "--pyargs", module] if not arguments else []),
         f"--junitxml={report}",
+        # Tests of one file share what they train; files go to one worker a core. Marked ones need a machine's parts.
+        *(["-n", WORKERS, "--dist", "loadfile"] if not arguments and WORKERS != "0" else []),
         *arguments,
         *session.posargs,
         success_codes=codes,
-        env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), **CACHED_BYTECODE},
+        env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **CACHED_BYTECODE},
     )
 
 
