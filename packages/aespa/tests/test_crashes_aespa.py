@@ -32,7 +32,7 @@ def preparing(crashes, tmp_path_factory):
     def arguments(output: Path) -> list[str]:
         return ["prepare", "mbhseg", "-in", str(raw), "-out", str(output)]
 
-    unlike = ("*report*.json",)
+    unlike = ("process_mbhseg.json",)
     return crashes.reference(Job("aespa.cli:main", arguments, unlike=unlike), "aespa-prepare")
 
 

@@ -40,7 +40,7 @@ def job(crashes, tiny_data, tmp_path_factory):
                 },
             },
             "model": {"name": "resnet10", "pretrained": False, "hidden_dim": 16, "dropout": 0.1},
-            "training": {"epochs": 2, "checkpoint_every_steps": 1},
+            "training": {"epochs": 2, "checkpoint_every_steps": 3},
             "optimizer": {"lr": 1e-3},
             "scheduler": {"eta_min": 1e-5},
             "metrics": {"bootstrap_resamples": 0},
