@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -92,6 +93,29 @@ def crashes(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         sys.stderr.write("".join(f"\n  {line}" for line in tester.totals) + "\n")
 
 
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[..., None]:
+    """Run a program in several processes of ``torchrun`` (gloo on CPU); what they print is shown when one fails."""
+
+    def run(program: str, *arguments: object, count: int = 2) -> None:
+        path = tmp_path / "program.py"
+        path.write_text(program)
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(path)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, *map(str, arguments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        if done.returncode:
+            pytest.fail(done.stdout)
+
+    return run
+
+
 # A suite with goldens says where they lie by a fixture `golden_folder`.
 @pytest.fixture(scope="session")
 def golden_json(golden_folder: Path) -> Callable[[str], Any]:
@@ -142,3 +166,35 @@ def fill_golden_weights() -> Callable[..., nn.Module]:
         return module
 
     return fill
+
+
+@pytest.fixture
+def dry_run(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
+    """Return how to ask a wrapper of ``slurm/`` what it would do: the commands, or nothing and the error."""
+
+    def run(script: Path, *arguments: str, **variables: str) -> tuple[list[str], str]:
+        kept = {"PATH", "PYTHONPATH", "HOME"}
+        environment = {name: value for name, value in os.environ.items() if name in kept}
+        # The stand-in shows as the plain name; the launcher itself runs under this interpreter.
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        environment |= {
+            "DRY_RUN": "1",
+            "PYTHON": str(python),
+            "PARTITION": "gpu",
+            "ACCOUNT": "",
+            "TIME": "24:00:00",
+        }
+        done = subprocess.run(
+            ["bash", str(script), *arguments],
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        lines = done.stdout.replace(str(python), "python").splitlines()
+        return ([], done.stderr) if done.returncode else (lines, done.stderr)
+
+    return run

@@ -1,83 +1,52 @@
-"""Job scripts with a stand-in for Python and for SLURM's commands."""
+"""What the wrappers of slurm/ submit."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+SLURM = Path(__file__).parents[1] / "slurm"
 
 
-def start(tmp_path: Path, script: str, *arguments: str, status: int = 0, **variables: str):
-    """Run a job script in a copy of its folder; return its exit code and the calls it made."""
-    home = tmp_path / "package"
-    home.mkdir(exist_ok=True)
-    (home / "slurm").symlink_to(ROOT / "slurm")
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name, code in (("python", status), ("scontrol", 0)):
-        (tools / name).write_text(
-            f'#!/usr/bin/env bash\necho "{name} $*" >> "{tmp_path}/calls"\nexit {code}\n'
-        )
-        (tools / name).chmod(0o755)
-    environment = {
-        "PATH": f"{tools}:{os.environ['PATH']}",
-        "SLURM_SUBMIT_DIR": str(home),
-        "SLURM_JOB_ID": "17",
-    }
-    done = subprocess.run(
-        ["bash", str(ROOT / "slurm" / script), *arguments],
-        env=environment | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    calls = tmp_path / "calls"
-    return done, calls.read_text().splitlines() if calls.exists() else []
+def test_training(dry_run):
+    lines, _ = dry_run(SLURM / "train.sh", "--multi_run", CONFIG="c.yaml", GPUS="2")
+    assert lines[1:] == ["python main.py --config c.yaml --handler adv --resume --multi_run"]
+    assert "--job-name=advmil-train" in lines[0]
+    assert "--ntasks-per-node=2 --cpus-per-task=8 --mem=64G --gres=gpu:2" in lines[0]
 
 
-def test_a_run_stopped_by_the_time_limit_is_queued_again(tmp_path):
-    done, calls = start(tmp_path, "train.sh", "--multi_run", status=75, CONFIG="c.yaml")
-    assert done.returncode == 75
-    assert calls == [
-        "python main.py --config c.yaml --handler adv --resume --multi_run",
-        "scontrol requeue 17",
+def test_folds(dry_run):
+    lines, _ = dry_run(SLURM / "folds_array.sh", CONFIG="c.yaml", OUTPUT="o", FOLDS="2", HANDLER="base")
+    train = "python main.py --config c.yaml --handler base --resume --set data_split_seed={0} --output o-data_split_seed_{0}"
+    assert lines[2:] == [
+        train.format(0),
+        train.format(1),
+        "python -m advmil.cli evaluate o-data_split_seed_0 o-data_split_seed_1 --output o",
     ]
 
 
-def test_a_failed_run_is_not_queued_again(tmp_path):
-    done, calls = start(tmp_path, "train.sh", status=1, CONFIG="c.yaml", HANDLER="base")
-    assert done.returncode == 1
-    assert calls == ["python main.py --config c.yaml --handler base --resume"]
+def test_a_grid(dry_run):
+    """The file holds a list of five folds."""
+    config = "config/cfg_nlst.yaml"
+    lines, told = dry_run(SLURM / "grid_array.sh", "--precision", "32", CONFIG=config)
+    assert "--array=0-4" in lines[0], told
+    run = f"python main.py --config {config} --handler adv --multi_run --resume"
+    assert lines[2:] == [*(f"{run} --only {k} --precision 32" for k in range(1, 6)), f"{run} --precision 32"]
 
 
-@pytest.mark.parametrize("finished", [1, 2])
-def test_the_last_fold_averages_them_all(finished, tmp_path):
-    for k in range(finished):
-        folder = tmp_path / "package" / f"out-data_split_seed_{k}"
-        folder.mkdir(parents=True)
-        (folder / "results.json").write_text("{}")
-    variables = {"CONFIG": "c.yaml", "OUTPUT": "out", "FOLDS": "2", "SLURM_ARRAY_TASK_ID": "1"}
-    done, calls = start(tmp_path, "folds_array.sh", **variables)
-    assert done.returncode == 0, done.stderr
-    train = "python main.py --config c.yaml --handler adv --resume --set data_split_seed=1 --output out-data_split_seed_1"
-    evaluate = "python -m advmil.cli evaluate out-data_split_seed_0 out-data_split_seed_1 --output out"
-    assert calls == [train, evaluate][:finished]
+def test_slides(dry_run):
+    lines, _ = dry_run(SLURM / "prepare_array.sh", "--half", SLIDES="my slides", OUTPUT="o", SHARDS="2")
+    prepare = "python -m advmil.cli prepare 'my slides' --output o"
+    assert lines[2:] == [
+        f"{prepare} --shard 1/2 --half",
+        f"{prepare} --shard 2/2 --half",
+        f"{prepare} --half",
+    ]
 
 
-def test_prepare_takes_its_share(tmp_path):
-    variables = {"SLIDES": "in", "OUTPUT": "out", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_MAX": "8"}
-    done, calls = start(tmp_path, "prepare_array.sh", "--half", **variables)
-    assert done.returncode == 0, done.stderr
-    assert calls == ["python -m advmil.cli prepare in --output out --shard 2/8 --half"]
-
-
-@pytest.mark.parametrize("script", ["train.sh", "folds_array.sh", "prepare_array.sh"])
-def test_a_missing_variable_is_named(script, tmp_path):
-    done, calls = start(tmp_path, script)
-    assert done.returncode != 0
-    assert "set CONFIG" in done.stderr or "set SLIDES" in done.stderr
-    assert calls == []
+@pytest.mark.parametrize("script", [script.name for script in sorted(SLURM.glob("*.sh"))])
+def test_a_missing_variable_is_named(script, dry_run):
+    lines, told = dry_run(SLURM / script)
+    assert lines == []
+    assert "set CONFIG to" in told or "set SLIDES to" in told

@@ -1,26 +1,12 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=aespa-prepare
-#SBATCH --output=slurm_LOG/%x_%A_%a.out
-#SBATCH --error=slurm_LOG/%x_%A_%a.err
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=4
-#SBATCH --mem=16G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:USR1@120
-#SBATCH --requeue
-#SBATCH --open-mode=append
-# MBHSeg's volumes → slices, one share of the cases a job of an array. Finished cases are left alone.
-#   mkdir -p slurm_LOG
-#   VOLUMES=data/MBHSeg OUTPUT=data sbatch --array=1-4 slurm/prepare_array.sh
-# Further arguments go to process_mbhseg.py.
+# MBHSeg's volumes → slices, one share of the cases a task; at the end what failed tasks left undone, and the lists of all.
+#   export PARTITION=cpu ACCOUNT= TIME=24:00:00
+#   VOLUMES=data/MBHSeg OUTPUT=data bash slurm/prepare_array.sh
+# SHARDS is 4 unless set; further arguments go to process_mbhseg.py.
 set -euo pipefail
-
-# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
-source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 volumes="${VOLUMES:?set VOLUMES to the folder with train/ and test/}"
 output="${OUTPUT:?set OUTPUT to the folder of the slices}"
-index="${SLURM_ARRAY_TASK_ID:?submit as an array (sbatch --array=1-4), or set SLURM_ARRAY_TASK_ID}"
-count="${SLURM_ARRAY_TASK_MAX:-$index}"
-
-run_resumable process_mbhseg.py -in "$volumes" -out "$output" -shard "$index/$count" "$@"
+prepare=(process_mbhseg.py -in "$volumes" -out "$output")
+exec "${PYTHON:-python}" -m medshared.launch --name aespa-prepare --cpus 4 --memory 16G --array "${SHARDS:-4}" \
+  --leftovers --collect "${prepare[@]}" "$@" -- "${prepare[@]}" -shard "{number}/{count}" "$@"

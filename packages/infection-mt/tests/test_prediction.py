@@ -188,5 +188,5 @@ def test_watching_predicts_stacks_as_they_grow(best, folder, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         commands.predict(arguments)
     assert rounds == [(2.5, 2), (2.5, 3)]
-    assert len(list((tmp_path / "out" / "stacks").glob("*.json"))) == 3
+    assert len(list((tmp_path / "out" / "stacks").glob("*.json.done.json"))) == 3
     assert json.loads((tmp_path / "out" / "plate_predictions.json").read_text())["b2"]["n_positions"] == 3

@@ -1,26 +1,12 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=spars-train
-#SBATCH --output=slurm_LOG/%x_%j.out
-#SBATCH --error=slurm_LOG/%x_%j.err
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=32G
-#SBATCH --time=24:00:00
-#SBATCH --gres=gpu:1
-#SBATCH --signal=B:USR1@120
-#SBATCH --requeue
-#SBATCH --open-mode=append
-# One script, as a job that survives its time limit: the run saves its state, is queued again and resumes.
-#   mkdir -p slurm_LOG
-#   SCRIPT=net_global.py CONFIG=config/classifier.yaml OUTPUT=runs/classifier sbatch slurm/train.sh
-#   SCRIPT=best_RL.py CONFIG=config/game.yaml OUTPUT=runs/game sbatch slurm/train.sh
-# Further arguments go to the script. Partition and account are given to sbatch. Also runs with plain bash.
+# One script; stopped by the time limit, it is queued again and resumes.
+#   export PARTITION=gpu ACCOUNT= TIME=24:00:00
+#   SCRIPT=net_global.py CONFIG=config/classifier.yaml OUTPUT=runs/classifier bash slurm/train.sh
+#   SCRIPT=best_RL.py CONFIG=config/game.yaml OUTPUT=runs/game bash slurm/train.sh
+# SCRIPT is best_RL.py unless set; further arguments go to it. TASKS is for classifiers: the game is played by one process.
 set -euo pipefail
-
-# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
-source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 config="${CONFIG:?set CONFIG to a configuration file, for example config/game.yaml}"
 output="${OUTPUT:?set OUTPUT to the run directory}"
-
-run_resumable "${SCRIPT:-best_RL.py}" --config "$config" --output "$output" --resume "$@"
+exec "${PYTHON:-python}" -m medshared.launch --name spars-train --gpus 1 --distributed \
+  -- "${SCRIPT:-best_RL.py}" --config "$config" --output "$output" --resume "$@"

@@ -1,27 +1,11 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=til-mtl-fold
-#SBATCH --output=slurm_LOG/%x_%A_%a.out
-#SBATCH --error=slurm_LOG/%x_%A_%a.err
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=32G
-#SBATCH --time=24:00:00
-#SBATCH --gres=gpu:1
-#SBATCH --signal=B:USR1@120
-#SBATCH --requeue
-#SBATCH --open-mode=append
-# Multi-task against single-task: all three networks on one fold a job; the job that finds every fold finished writes the
-# table with paired intervals.
-#   mkdir -p slurm_LOG
-#   CONFIG=config/mtl.yaml FOLDS=5 OUTPUT=runs/compare sbatch --array=1-5 slurm/compare_array.sh --data_dir data/tiger-patches
-# Further arguments go to `til-mtl compare`.
+# Multi-task against single-task: all three networks on one fold a task; once all are done, the table with paired intervals.
+#   export PARTITION=gpu ACCOUNT= TIME=24:00:00
+#   OUTPUT=runs/compare bash slurm/compare_array.sh --data_dir data/tiger-patches
+# FOLDS is 5 unless set, CONFIG config/mtl.yaml; further arguments go to `til-mtl compare`.
 set -euo pipefail
-
-# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
-source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 output="${OUTPUT:?set OUTPUT to the folder of the comparison}"
-fold="${SLURM_ARRAY_TASK_ID:?submit as an array (sbatch --array=1-5), or set SLURM_ARRAY_TASK_ID}"
-
-run_resumable -m til_mtl.cli compare --folds "${FOLDS:-5}" --only "$fold" --resume \
-  --config "${CONFIG:-config/mtl.yaml}" --output "$output" "$@"
+compare=(-m til_mtl.cli compare --folds "${FOLDS:-5}" --config "${CONFIG:-config/mtl.yaml}" --output "$output" --resume)
+exec "${PYTHON:-python}" -m medshared.launch --name til-mtl-compare --gpus 1 --array "${FOLDS:-5}" \
+  --collect "${compare[@]}" "$@" -- "${compare[@]}" --only "{number}" "$@"

@@ -1,28 +1,12 @@
 #!/usr/bin/env bash
-#SBATCH --job-name=til-mtl-prepare
-#SBATCH --output=slurm_LOG/%x_%A_%a.out
-#SBATCH --error=slurm_LOG/%x_%A_%a.err
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=4
-#SBATCH --mem=16G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:USR1@120
-#SBATCH --requeue
-#SBATCH --open-mode=append
-# The TIGER download → patches, one share of the regions a job of an array; run once more without an array at the end, which
-# writes the folders and the manifest.
-#   mkdir -p slurm_LOG
-#   TIGER=data/tiger OUTPUT=data/tiger-patches sbatch --array=1-4 slurm/prepare_array.sh --all-folds
-#   python prepare_tiger.py --tiger data/tiger --out data/tiger-patches --all-folds
-# Further arguments go to prepare_tiger.py.
+# The TIGER download → patches, one share of the regions a task; at the end what failed tasks left undone, folders, manifest.
+#   export PARTITION=cpu ACCOUNT= TIME=24:00:00
+#   TIGER=data/tiger OUTPUT=data/tiger-patches bash slurm/prepare_array.sh --all-folds
+# SHARDS is 4 unless set; further arguments go to prepare_tiger.py.
 set -euo pipefail
-
-# shellcheck source-path=SCRIPTDIR source=requeue.sh disable=SC1091
-source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/requeue.sh"
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 tiger="${TIGER:?set TIGER to the root of the download}"
 output="${OUTPUT:?set OUTPUT to the folder of the patches}"
-index="${SLURM_ARRAY_TASK_ID:?submit as an array (sbatch --array=1-4), or set SLURM_ARRAY_TASK_ID}"
-count="${SLURM_ARRAY_TASK_MAX:-$index}"
-
-run_resumable prepare_tiger.py --tiger "$tiger" --out "$output" --shard "$index/$count" "$@"
+exec "${PYTHON:-python}" -m medshared.launch --name til-mtl-prepare --cpus 4 --memory 16G --array "${SHARDS:-4}" \
+  --leftovers --collect prepare_tiger.py --tiger "$tiger" --out "$output" "$@" \
+  -- prepare_tiger.py --tiger "$tiger" --out "$output" --shard "{number}/{count}" "$@"

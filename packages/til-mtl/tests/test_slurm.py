@@ -1,96 +1,43 @@
-"""Job scripts with a stand-in for Python and for SLURM's commands."""
+"""What the wrappers of slurm/ submit."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+SLURM = Path(__file__).parents[1] / "slurm"
 
 
-def prepare(tmp_path: Path, python: str) -> dict[str, str]:
-    """Make a copy of the package's folder and stand-ins; return the environment of a job."""
-    home, tools = tmp_path / "package", tmp_path / "bin"
-    home.mkdir()
-    (home / "slurm").symlink_to(ROOT / "slurm")
-    tools.mkdir()
-    for name, code in (("python", python), ("scontrol", "exit 0")):
-        (tools / name).write_text(f'#!/usr/bin/env bash\necho "{name} $*" >> "{tmp_path}/calls"\n{code}\n')
-        (tools / name).chmod(0o755)
-    return {
-        "PATH": f"{tools}:{os.environ['PATH']}",
-        "SLURM_SUBMIT_DIR": str(home),
-        "SLURM_JOB_ID": "17",
-    }
+def test_training(dry_run):
+    lines, _ = dry_run(SLURM / "train.sh", "--data_dir", "d", CONFIG="c.yaml", OUTPUT="o")
+    assert lines[1:] == ["python MTL/main.py --config c.yaml --output o --resume --data_dir d"]
+    lines, _ = dry_run(SLURM / "train.sh", SCRIPT="STL/det_main.py", CONFIG="c.yaml", OUTPUT="o")
+    assert lines[1:] == ["python STL/det_main.py --config c.yaml --output o --resume"]
 
 
-def calls(tmp_path: Path) -> list[str]:
-    file = tmp_path / "calls"
-    return file.read_text().splitlines() if file.exists() else []
+def test_a_comparison(dry_run):
+    lines, _ = dry_run(SLURM / "compare_array.sh", "--max_epochs", "2", OUTPUT="o", FOLDS="2")
+    compare = "python -m til_mtl.cli compare --folds 2 --config config/mtl.yaml --output o --resume"
+    assert lines[2:] == [
+        *(f"{compare} --only {fold} --max_epochs 2" for fold in (1, 2)),
+        f"{compare} --max_epochs 2",
+    ]
 
 
-def start(tmp_path: Path, script: str, *arguments: str, status: int = 0, **variables: str):
-    """Run a job script; return its exit code and the calls it made."""
-    environment = prepare(tmp_path, f"exit {status}")
-    done = subprocess.run(
-        ["bash", str(ROOT / "slurm" / script), *arguments],
-        env=environment | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done, calls(tmp_path)
+def test_slides(dry_run):
+    variables = {"CHECKPOINT": "best.pt", "SLIDES": "in", "OUTPUT": "o", "SHARDS": "2"}
+    lines, _ = dry_run(SLURM / "predict_array.sh", "--save-maps", **variables)
+    predict = "python TIL_prediction/predict.py --checkpoint best.pt --slides in --out o"
+    shards = [f"{predict} --shard {k}/2 --save-maps" for k in (1, 2)]
+    assert lines[2:] == [*shards, f"{predict} --save-maps"]
 
 
-TRAIN = {"CONFIG": "c.yaml", "OUTPUT": "runs/a"}
-
-
-@pytest.mark.parametrize(("status", "again"), [(75, True), (138, True), (1, False), (0, False)])
-def test_only_a_run_stopped_by_the_time_limit_is_queued_again(tmp_path, status, again):
-    done, made = start(tmp_path, "train.sh", "--data_dir", "d", status=status, **TRAIN)
-    assert done.returncode == status
-    command = "python MTL/main.py --config c.yaml --output runs/a --resume --data_dir d"
-    assert made == [command, *(["scontrol requeue 17"] if again else [])]
-
-
-def test_outside_slurm_nothing_is_queued(tmp_path):
-    done, made = start(tmp_path, "train.sh", status=75, SLURM_JOB_ID="", **TRAIN)
-    assert done.returncode == 75
-    assert len(made) == 1
-
-
-def test_another_script_may_be_trained(tmp_path):
-    _, made = start(tmp_path, "train.sh", SCRIPT="STL/det_main.py", **TRAIN)
-    assert made == ["python STL/det_main.py --config c.yaml --output runs/a --resume"]
-
-
-def test_a_comparison_takes_its_fold(tmp_path):
-    variables = {"CONFIG": "c.yaml", "OUTPUT": "out", "FOLDS": "3", "SLURM_ARRAY_TASK_ID": "2"}
-    done, made = start(tmp_path, "compare_array.sh", "--max_epochs", "2", **variables)
-    assert done.returncode == 0, done.stderr
-    command = "compare --folds 3 --only 2 --resume --config c.yaml --output out --max_epochs 2"
-    assert made == [f"python -m til_mtl.cli {command}"]
-
-
-def test_prediction_takes_its_share(tmp_path):
-    variables = {"CHECKPOINT": "best.pt", "SLIDES": "in", "OUTPUT": "out"}
-    variables |= {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_MAX": "8"}
-    done, made = start(tmp_path, "predict_array.sh", "--save-maps", **variables)
-    assert done.returncode == 0, done.stderr
-    files = "--checkpoint best.pt --slides in --out out"
-    assert made == [f"python TIL_prediction/predict.py {files} --shard 2/8 --save-maps"]
-
-
-def test_preparation_takes_its_share(tmp_path):
-    variables = {"TIGER": "in", "OUTPUT": "out", "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MAX": "4"}
-    done, made = start(tmp_path, "prepare_array.sh", "--all-folds", **variables)
-    assert done.returncode == 0, done.stderr
-    assert made == ["python prepare_tiger.py --tiger in --out out --shard 1/4 --all-folds"]
+def test_regions(dry_run):
+    lines, _ = dry_run(SLURM / "prepare_array.sh", "--all-folds", TIGER="in", OUTPUT="o", SHARDS="2")
+    prepare = "python prepare_tiger.py --tiger in --out o"
+    assert lines[2:] == [*(f"{prepare} --shard {k}/2 --all-folds" for k in (1, 2)), f"{prepare} --all-folds"]
+    assert "--gres" not in "".join(lines)
 
 
 MISSING = {
@@ -101,33 +48,8 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("script", MISSING)
-def test_a_missing_variable_is_named(script, tmp_path):
-    done, made = start(tmp_path, script)
-    assert done.returncode != 0
-    assert MISSING[script] in done.stderr
-    assert made == []
-
-
-def test_a_job_without_an_array_is_told_how(tmp_path):
-    done, made = start(tmp_path, "compare_array.sh", OUTPUT="out")
-    assert done.returncode != 0
-    assert "submit as an array" in done.stderr
-    assert made == []
-
-
-def test_the_warning_reaches_the_run_and_the_job_waits_for_it(tmp_path):
-    worker = (
-        f"trap 'echo saved >> \"{tmp_path}/calls\"; exit 75' USR1\n"
-        f"touch '{tmp_path}/ready'\nwhile true; do sleep 0.05; done"
-    )
-    environment = prepare(tmp_path, worker) | TRAIN
-    with subprocess.Popen(
-        ["bash", str(ROOT / "slurm" / "train.sh")], env=environment, stdout=subprocess.DEVNULL
-    ) as job:
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        job.send_signal(signal.SIGUSR1)
-        assert job.wait(30) == 75
-    assert calls(tmp_path)[1:] == ["saved", "scontrol requeue 17"]
+@pytest.mark.parametrize("script", [script.name for script in sorted(SLURM.glob("*.sh"))])
+def test_a_missing_variable_is_named(script, dry_run):
+    lines, told = dry_run(SLURM / script)
+    assert lines == []
+    assert MISSING[script] in told

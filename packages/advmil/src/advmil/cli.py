@@ -27,6 +27,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--multi_run", action="store_true", help="one run for each combination of the keys that hold lists"
     )
     parser.add_argument(
+        "--only", type=int, metavar="N", help="the N-th run of the grid alone, from 1: a job of an array"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="write the folder of each run of the grid, a line each"
+    )
+    parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="replace one key"
     )
     parser.add_argument("--output", type=Path, help="output directory (default: the key save_path)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,11 @@ def train(arguments: argparse.Namespace) -> int:
 
     handler, runs = load_runs(arguments)
     folders = _run_folders([config for _, config in runs], arguments)
+    if arguments.list:
+        sys.stdout.write("".join(f"{folder}\n" for folder in folders))
+        return 0
+    if arguments.only is not None:
+        runs, folders = _only(arguments.only, runs, folders)
     failed: list[str] = []
     with StopSignal() as stop:
         for (_, config), folder in zip(runs, folders, strict=True):
@@ -106,6 +112,15 @@ def train(arguments: argparse.Namespace) -> int:
         logger.error("%d of %d runs failed: %s", len(failed), len(runs), ", ".join(failed))
         return 1
     return 0
+
+
+def _only(
+    number: int, runs: list[tuple[GridRun, Config]], folders: list[Path]
+) -> tuple[list[tuple[GridRun, Config]], list[Path]]:
+    """Return one run of the grid and its folder."""
+    if not 1 <= number <= len(runs):
+        raise ValueError(f"--only {number}: the grid has the runs 1 to {len(runs)} (--list names them)")
+    return runs[number - 1 : number], folders[number - 1 : number]
 
 
 def _common_path(runs: list[tuple[GridRun, Config]]) -> str:

@@ -23,8 +23,10 @@ from infection_mt.data.loading import evaluation_batches, normalise
 from infection_mt.data.stacks import Stack, parse_name
 from infection_mt.models.base import ResNetBase
 from infection_mt.models.checkpoint import load_model
+from medshared.batch import Task, run_batch, write_batch_report
 from medshared.files import read_json, sha256_file, write_json
-from medshared.images import StackError, StackReader
+from medshared.images import StackReader
+from medshared.leases import Shard
 from medshared.tables import write_table
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ COLUMNS = [
     "stack", "condition", "well", "position", "frame_index", "hours_since_start",
     "probability_infected", "probability_std", "time_hours", "time_std", "infected",
 ]  # fmt: skip
+_REAL = ("hours_since_start", "probability_infected", "probability_std", "time_hours", "time_std")
 
 
 @dataclass(frozen=True)
@@ -150,43 +153,61 @@ def predict_stacks(
     settings: PredictionSettings,
     *,
     resume: bool = False,
+    shard: Shard | None = None,
 ) -> PredictionReport:
     """Predict every frame of every stack; a bad stack is recorded and the others go on.
+
+    Several processes may work on one folder, with or without shards; each stack is predicted by one of them.
 
     Args:
         paths: TIFF stacks.
         ensemble: Models and preprocessing.
-        output: Receives ``stacks/*.json`` (one a stack), ``predictions.csv``, ``wells.csv``,
-            ``plate_predictions.json`` and, when any stack failed, ``failed.csv``.
+        output: Receives ``stacks/*.json`` (one a stack), ``predict-report.json``, ``predictions.csv``, ``wells.csv``,
+            ``plate_predictions.json`` and, when any stack failed, ``failed.csv``; of a shard, the first two alone.
         settings: See :class:`PredictionSettings`.
         resume: Reuse results of unchanged stacks, weights and settings.
+        shard: The part of the stacks that this process predicts.
     """
-    done = reused = 0
-    failed: dict[str, str] = {}
-    frames: list[pd.DataFrame] = []
-    for path in choose_positions(paths, settings):
-        record = (
-            output
-            / "stacks"
-            / f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}.json"
-        )
-        try:
-            key = _key(path, ensemble, settings)
-            rows = _reusable(record, key) if resume else None
-            if rows is None:
-                rows = predict_stack(path, ensemble, settings)
-                write_json(
-                    record, {"key": key, "columns": COLUMNS, "rows": rows.to_numpy(dtype=object).tolist()}
-                )
-                done += 1
-            else:
-                reused += 1
-        except (StackError, OSError, ValueError) as error:
-            logger.error("%s: left out: %s", path, error)
-            failed[str(path)] = str(error)
-            continue
-        frames.append(rows)
+    shard = shard or Shard()
+    chosen = choose_positions(paths, settings)
+    tasks = [_task(path, ensemble, output, settings) for path in chosen]
+    outcomes = run_batch("predict", tasks, shard=shard, again=not resume)
+    part = "" if shard.count == 1 else f"-{shard.index + 1}-of-{shard.count}"
+    write_batch_report(output / f"predict-report{part}.json", outcomes)
+    mine = list(zip(shard.select(chosen), shard.select(tasks), outcomes, strict=True))
+    # Of a shard, what another process is at work on is no failure: that one will say.
+    bad = ("failed", "busy") if shard.count == 1 else ("failed",)
+    failed = {str(path): outcome.message for path, _, outcome in mine if outcome.status in bad}
+    frames = [_rows(task.output) for _, task, outcome in mine if outcome.status in ("done", "skipped")]
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    if shard.count == 1:
+        _write_tables(output, table, failed, len(ensemble.models), settings)
+    done = sum(outcome.status == "done" for outcome in outcomes)
+    return PredictionReport(table, done, sum(o.status == "skipped" for o in outcomes), failed)
+
+
+def _task(path: Path, ensemble: Ensemble, output: Path, settings: PredictionSettings) -> Task:
+    """Return the work on one stack."""
+    name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}.json"
+    record = output / "stacks" / name
+
+    def work() -> str:
+        rows = predict_stack(path, ensemble, settings)
+        write_json(record, {"columns": COLUMNS, "rows": rows.to_numpy(dtype=object).tolist()})
+        return f"{len(rows)} frames"
+
+    return Task(str(path), record, lambda: {"key": _key(path, ensemble, settings), "columns": COLUMNS}, work)
+
+
+def _rows(record: Path) -> pd.DataFrame:
+    """Return the frames of a finished stack; a head that the models lack has no numbers."""
+    rows = pd.DataFrame(read_json(record)["rows"], columns=COLUMNS).infer_objects()
+    return rows.astype(dict.fromkeys(_REAL, float))
+
+
+def _write_tables(
+    output: Path, table: pd.DataFrame, failed: Mapping[str, str], n_models: int, settings: PredictionSettings
+) -> None:
     if failed:
         write_table(
             output / "failed.csv", pd.DataFrame({"stack": list(failed), "reason": list(failed.values())})
@@ -197,10 +218,7 @@ def predict_stacks(
         write_table(output / "predictions.csv", table)
         wells = well_curves(table)
         write_table(output / "wells.csv", wells)
-        write_json(
-            output / "plate_predictions.json", plate_summary(wells, len(ensemble.models), settings.layout)
-        )
-    return PredictionReport(table, done, reused, failed)
+        write_json(output / "plate_predictions.json", plate_summary(wells, n_models, settings.layout))
 
 
 def choose_positions(paths: Sequence[Path], settings: PredictionSettings) -> list[Path]:
@@ -336,14 +354,3 @@ def _key(path: Path, ensemble: Ensemble, settings: PredictionSettings) -> str:
     status = path.stat()
     parts = [str(status.st_size), str(status.st_mtime_ns), ensemble.fingerprint, repr(settings)]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
-
-
-def _reusable(record: Path, key: str) -> pd.DataFrame | None:
-    """Return an earlier result that still holds, or None."""
-    if not record.exists():
-        return None
-    content = read_json(record)
-    if content.get("key") != key or content.get("columns") != COLUMNS:
-        return None
-    rows = pd.DataFrame(content["rows"], columns=COLUMNS)
-    return rows.infer_objects()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medshared.command_line import guarded
+from medshared.leases import Shard
 
 _SIZE = (48, 48, 32)  # voxels of a synthetic volume; spars.synthetic.SIZE without its imports
 
@@ -145,6 +146,13 @@ def _baselines(parser: argparse.ArgumentParser) -> None:
     _add_part(parser)
 
 
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _predict(parser: argparse.ArgumentParser) -> None:
     from spars.flags import add_config_flags
 
@@ -164,6 +172,12 @@ def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML file with keys of a game; flags win over it")
     parser.add_argument(
         "--reading", type=Path, help="how maps are read (default: reading.json beside the agent)"
+    )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only the I-th of N parts of the volumes: a job of an array",
     )
     parser.add_argument("--full", action="store_true", help="score all windows instead of searching")
     parser.add_argument("--largest_component", action="store_true", help="keep the largest lesion only")

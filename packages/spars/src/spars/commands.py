@@ -139,7 +139,7 @@ def predict(arguments: argparse.Namespace) -> int:
         raise DataError(
             f"{agent}: no config.yaml beside it says what scored its windows; give --classifier_weights"
         )
-    names = ("reading", "full", "largest_component", "min_volume_ml", "overwrite", "jobs")
+    names = ("reading", "full", "largest_component", "min_volume_ml", "overwrite", "jobs", "shard")
     settings = {name: getattr(arguments, name) for name in names}
     output, weights = arguments.output, Path(weights)
     return run(arguments.images, output, agent=agent, classifier_weights=weights, **settings, **keys)

@@ -20,6 +20,7 @@ import numpy as np
 
 from medshared.batch import Outcome, Task, run_batch, write_batch_report
 from medshared.files import read_json, sha256_file, write_json
+from medshared.leases import Shard
 from medshared.runs import run_logging
 from medshared.tables import write_table
 from medshared.volumes import is_volume_name, volume_stem, write_volume
@@ -70,6 +71,7 @@ def predict(
     min_volume_ml: float = 0.0,
     overwrite: bool = False,
     jobs: int = 1,
+    shard: Shard | None = None,
     **keys: Any,
 ) -> int:
     """Segment volumes; one that cannot be used is recorded and the others go on.
@@ -89,6 +91,7 @@ def predict(
         min_volume_ml: Lesions below it are dropped.
         overwrite: Make anew what is complete.
         jobs: Threads that read and write volumes; one searches at a time.
+        shard: The part of the volumes that this process does; the table of all is written without one.
         keys: Of a `spars.config.GameConfig`: ``budget``, ``seed`` (each volume has its own, derived from it and its
             name), ``device``, ``segmentation_threshold`` (null = the reading's) and others.
 
@@ -108,7 +111,11 @@ def predict(
         if full and predictor.config.segmentation_threshold is None:
             logger.warning("the threshold was chosen for the maps of a search, not for that of all windows")
         tasks = [predictor.task(case, output) for case in cases]
-        outcomes = run_batch("predict", tasks, jobs=jobs, again=overwrite)
+        outcomes = run_batch("predict", tasks, shard=shard, jobs=jobs, again=overwrite)
+        if shard is not None and shard.count > 1:
+            return write_batch_report(
+                output / f"predict-report-{shard.index + 1}-of-{shard.count}.json", outcomes
+            )
         _write_table(output, cases, outcomes)
         code = write_batch_report(output / "predict-report.json", outcomes)
         failed = sum(outcome.status == "failed" for outcome in outcomes)

@@ -345,6 +345,7 @@ PICTURES = {
             number("--frames-per-hour", 2.0),
             folder("--output-dir", "where results go", default="outputs/run2_validation"),
             switch("--resume", "reuse results of unchanged stacks"),
+            o.SHARD,
         ],
         device=True,
     ),

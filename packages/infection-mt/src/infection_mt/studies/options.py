@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from infection_mt.cli import add_device, add_run_options
 from medshared.command_line import guarded
+from medshared.leases import Shard
+from medshared.processes import require_one_process, several_processes
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,18 @@ SPLIT = option("--split", choices=["train", "val", "test"], default="test")
 K_FOLDS = count("--k-folds", None, "number of folds (default: the configuration's)")
 SAVE_DATA = switch("--save-data", "also write the numbers as JSON")
 METRIC_NAMES = ["auc", "accuracy", "f1", "precision", "recall"]
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+SHARD = option(
+    "--shard", type=_shard, default=Shard(), metavar="I/N", help="only the I-th of N parts: a job of an array"
+)
 
 
 def metrics(*default: str) -> Option:
@@ -120,10 +135,13 @@ class Script:
         arguments = self.parser(name).parse_args(argv)
         return guarded(self._start, arguments)
 
+    @several_processes
     def _start(self, arguments: argparse.Namespace) -> int:
         for flag, reason in self.dead.items():
             if getattr(arguments, flag.lstrip("-").replace("-", "_")) is not None:
                 logger.warning("%s has no effect: %s", flag, reason)
         module, function = self.handler.split(":")
         handler = getattr(importlib.import_module(f"infection_mt.studies.{module}"), function)
+        if not getattr(handler, "several_processes", False):
+            require_one_process(Path(sys.argv[0]).name)
         return int(handler(arguments) or 0)

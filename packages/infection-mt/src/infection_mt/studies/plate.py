@@ -45,9 +45,10 @@ def validate(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     output = arguments.output_dir
-    result = predict_stacks(
-        find_stacks([arguments.data_dir]), ensemble, output, settings, resume=arguments.resume
-    )
+    stacks, shard = find_stacks([arguments.data_dir]), arguments.shard
+    result = predict_stacks(stacks, ensemble, output, settings, resume=arguments.resume, shard=shard)
+    if shard.count > 1:  # the tables and figures of all are made without a shard
+        return 1 if result.failed else 0
     if not len(result.table):
         raise ValueError(f"{arguments.data_dir}: no stack could be predicted; see {output / 'failed.csv'}")
     write_plate_report(output, result, settings)
