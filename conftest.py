@@ -48,6 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 reasons[marker] = _missing(marker)
             if reasons[marker] is not None:
                 item.add_marker(pytest.mark.skip(reason=f"left out: {reasons[marker]}"))
+        killed = item.get_closest_marker("crash")
+        if killed is not None and killed.kwargs.get("thorough") and "MEDPAPERS_KILLS" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="left out: takes long (nox -s crash)"))
 
 
 @pytest.fixture(scope="session")
@@ -79,13 +82,12 @@ def crashes(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
         pytest.skip("left out: killed runs are watched through /proc, which Linux alone has")
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))
-    from crash_testing import CrashTester
+    from crash_testing import CrashTester, scratch_folder
 
-    tester = CrashTester(
-        tmp_path_factory.mktemp("crashes"), kills=int(os.environ.get("MEDPAPERS_KILLS", "3"))
-    )
-    yield tester
-    tester.close()
+    with scratch_folder(tmp_path_factory) as folder:
+        tester = CrashTester(folder, kills=int(os.environ.get("MEDPAPERS_KILLS", "3")))
+        yield tester
+        tester.close()
     # pytest shows no output of tests that pass, and the number of kills is the result of these.
     with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         sys.stderr.write("".join(f"\n  {line}" for line in tester.totals) + "\n")

@@ -15,29 +15,33 @@ import numpy as np
 
 # What tells when, where and by which command a run was made, or how fast it was, and not what came out of it.
 NARRATIVE = ("log.txt", "*.log", "environment.json", "report.html", "*events.out.tfevents*")
-PASSING = frozenset(
-    {
-        "seconds",
-        "mtime",
-        "mtime_ns",
-        "modified",
-        "started",
-        "finished",
-        "created",
-        "command",
-        "peak_memory_mb",
-    }
-)
+PASSING = frozenset({"ms", "mtime", "mtime_ns", "modified", "started", "finished", "created", "command"})
+# Files whose names tell the minute of an attempt: as many as there were.
+BY_TIME = ("Log/*_train.log", "*/Log/*_train.log")
+_UNFINISHED = ".unfinished"
 
 
-def is_hidden(name: str) -> bool:
-    """Whether any part of a relative path starts with a dot: unfinished files and locks are named so."""
-    return any(part.startswith(".") for part in Path(name).parts)
+def bytes_on_disk(folder: Path) -> int:
+    """Return the bytes of all files, one with several names once."""
+    states = [(folder / name).stat() for name in listing(folder)]
+    return sum({state.st_ino: state.st_size for state in states}.values())
+
+
+def _passes(key: Any) -> bool:
+    return key in PASSING or "seconds" in str(key) or "memory" in str(key)
 
 
 def listing(folder: Path) -> list[str]:
     """Return the relative paths of all files of a folder, hidden ones included, in order."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a relative path is that of an unfinished file or of a lock, or lies in an unfinished folder."""
+    *folders, last = Path(name).parts
+    return last.startswith(".") or any(
+        each.startswith(".") and each.endswith(_UNFINISHED) for each in folders
+    )
 
 
 # ---------------------------------------------------------------------- is it whole?
@@ -152,7 +156,7 @@ class Watch:
     """
 
     def __init__(self, expected: Iterable[str] | None = None) -> None:
-        self._expected = None if expected is None else tuple(expected)
+        self._expected = None if expected is None else (*expected, *BY_TIME)
         self._seen: dict[str, tuple[int, int, int]] = {}
 
     def check(self, folder: Path) -> None:
@@ -165,7 +169,7 @@ class Watch:
 
         for name in listing(folder):
             if is_hidden(name):
-                if not name.endswith((".tmp", ".lock")):
+                if not any(part.endswith((".tmp", ".lock", _UNFINISHED)) for part in Path(name).parts):
                     raise AssertionError(f"{name}: a hidden file that is neither a lock nor unfinished")
                 continue
             if self._expected is not None and not _matches(name, self._expected):
@@ -197,7 +201,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def _plain(value: Any) -> Any:
     """Return a value that compares bit for bit: arrays as their bytes, mappings without passing entries."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items() if key not in PASSING}
+        return {str(key): _plain(item) for key, item in value.items() if not _passes(key)}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if hasattr(value, "detach"):
@@ -240,14 +244,13 @@ def _torch_content(path: Path) -> Any:
 def _csv_content(path: Path) -> Any:
     with path.open(encoding="utf-8", newline="") as handle:
         return [
-            {key: cell for key, cell in row.items() if key not in PASSING} for row in csv.DictReader(handle)
+            {key: cell for key, cell in row.items() if not _passes(key)} for row in csv.DictReader(handle)
         ]
 
 
 def _sidecar_content(path: Path) -> Any:
-    """The inputs of a sidecar may hold times of files that were made anew: their names count."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return {"sha256": content["sha256"], "size": content["size"], "inputs": sorted(content["inputs"])}
+    """Return the names of the inputs: their values may be times of files, and `Watch` compares the checksum."""
+    return sorted(json.loads(path.read_text(encoding="utf-8"))["inputs"])
 
 
 _CONTENT: dict[str, Callable[[Path], Any]] = {
@@ -279,7 +282,7 @@ def differences(expected: Path, found: Path, unlike: Sequence[str] = ()) -> list
     names = {folder: listing(folder) for folder in (expected, found)}
     shown: list[str] = [f"{name}: left over" for name in names[found] if is_hidden(name)]
     before, after = (
-        {name for name in each if not is_hidden(name) and not _matches(name, ("interrupted-*",))}
+        {name for name in each if not is_hidden(name) and not _matches(name, BY_TIME)}
         for each in names.values()
     )
     shown += [f"{name}: missing" for name in sorted(before - after)]

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import importlib.util
 import json
 import mmap
 import os
@@ -21,6 +22,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CrashTester", "Ended", "Job", "Moment", "mounted"]
+__all__ = ["CrashTester", "Ended", "Job", "Moment", "mounted", "scratch_folder"]
 
 _CHANGES = {
     "open": (0,),
@@ -52,7 +54,7 @@ class Job:
     """A command that is to give the same files however often it is killed.
 
     Attributes:
-        target: ``module:function``, called with the list of arguments; returns an exit code.
+        target: ``module:function`` or ``file.py:function``, called with the list of arguments; returns an exit code.
         arguments: Makes the arguments from the output folder.
         unlike: Patterns of files whose content differs between two undisturbed runs.
         midway: Patterns of files that may be visible while the command runs and are gone at its end.
@@ -117,6 +119,7 @@ def serve() -> None:
     reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _die_with_parent()
+    _draw_quickly()
     for line in sys.stdin:
         request = json.loads(line)
         children = [_fork(each) for each in request["attempts"]]
@@ -134,6 +137,26 @@ def serve() -> None:
 def _die_with_parent() -> None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _draw_quickly() -> None:
+    """Let figures be written as one dot: drawing takes longer than all the rest and changes nothing here."""
+    with contextlib.suppress(ImportError):
+        import io
+
+        from matplotlib.figure import Figure
+        from PIL import Image
+
+        dot = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(dot, "PNG")
+
+        def savefig(_figure: Figure, target: Any, **_options: Any) -> None:
+            if hasattr(target, "write"):
+                target.write(dot.getvalue())
+            else:
+                Path(target).write_bytes(dot.getvalue())
+
+        Figure.savefig = savefig  # type: ignore[method-assign,assignment]
 
 
 def _fork(attempt: dict[str, Any]) -> _Child:
@@ -162,7 +185,7 @@ def _attempt(attempt: dict[str, Any], counter: mmap.mmap, log: Path) -> int:
     before = set(sys.modules)
     module, _, name = attempt["target"].partition(":")
     try:
-        work = getattr(importlib.import_module(module), name)
+        work = getattr(_load(module), name)
         _watch_changes(attempt["folder"], attempt["at_change"], attempt["fault"], counter)
         code = work(list(attempt["arguments"]))
     except SystemExit as stop:
@@ -181,6 +204,17 @@ def _attempt(attempt: dict[str, Any], counter: mmap.mmap, log: Path) -> int:
             thread.join()
     sys.stdout.flush()
     return int(code or 0)
+
+
+def _load(module: str) -> Any:
+    if not module.endswith(".py"):
+        return importlib.import_module(module)
+    spec = importlib.util.spec_from_file_location("crashing", module)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{module}: no Python file")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def _watch_changes(folder: str, at_change: int | None, fault: int | None, counter: mmap.mmap) -> None:
@@ -447,8 +481,10 @@ class CrashTester:
             reference: The job and its undisturbed run.
             share: Of the bytes of the undisturbed run that fit.
         """
+        from crash_files import bytes_on_disk
+
         job, output = reference.job, reference.output
-        size = sum((reference.folder / name).stat().st_size for name in _files(reference.folder))
+        size = bytes_on_disk(reference.folder)
         _fresh(job, output)
         with mounted(output, f"size={max(int(size * share), 32768)}"):
             if job.prepare is not None:
@@ -511,6 +547,21 @@ class Reference:
         return list(range(1, self.changes + 1, step))[:count]
 
 
+@contextlib.contextmanager
+def scratch_folder(factory: Any) -> Iterator[Path]:
+    """Make a folder in memory where there is room, since every attempt flushes all it writes to the disk.
+
+    Args:
+        factory: pytest's ``tmp_path_factory``, for where there is none.
+    """
+    memory = Path("/dev/shm")  # noqa: S108
+    if not memory.is_dir() or not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < 2**28:
+        yield factory.mktemp("crashes")
+        return
+    with tempfile.TemporaryDirectory(prefix="crashes-", dir=memory, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 def _fresh(job: Job, output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -518,15 +569,10 @@ def _fresh(job: Job, output: Path) -> None:
         job.prepare(output)
 
 
-def _files(folder: Path) -> list[str]:
-    from crash_files import listing
-
-    return listing(folder)
-
-
 def _same(expected: Path, found: Path, job: Job, what: str) -> None:
-    from crash_files import differences
+    from crash_files import Watch, differences
 
+    Watch().check(found)
     unlike = differences(expected, found, job.unlike)
     if unlike:
         raise AssertionError(f"{what} differs:\n  " + "\n  ".join(unlike[:20]))

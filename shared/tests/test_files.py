@@ -318,3 +318,35 @@ def test_first_write_into_a_folder_clears_what_killed_writers_left(
     os.utime(tmp_path / kept[1], (0, 0))
     files.write_text(tmp_path / "y.txt", "")
     assert sorted(leftovers(tmp_path)) == sorted([kept[0], kept[2]])
+
+
+def test_a_second_name_is_given_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = files.write_text(tmp_path / "a.txt", "new"), tmp_path / "deep" / "b.txt"
+    for _ in range(2):
+        assert files.link_or_copy(source, target).samefile(source)
+    files.write_text(source, "newer")
+    assert target.read_text() == "new"
+    assert files.link_or_copy(source, target).read_text() == "newer"
+    monkeypatch.setattr(Path, "hardlink_to", raiser(OSError(errno.EPERM, "no links here")))
+    copied = files.link_or_copy(source, tmp_path / "c.txt")
+    assert copied.read_text() == "newer"
+    assert not copied.samefile(source)
+    with pytest.raises(FileNotFoundError):
+        files.link_or_copy(tmp_path / "none", tmp_path / "d.txt")
+    assert leftovers(tmp_path) + leftovers(target.parent) == []
+
+
+def test_two_that_give_the_same_name_at_once_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = files.write_text(tmp_path / "a.txt", "x"), tmp_path / "b.txt"
+    link = Path.hardlink_to
+
+    def link_and_lose(self: Path, other: Path) -> None:
+        link(self, other)
+        if not target.exists():
+            link(target, other)  # the other process was quicker
+
+    monkeypatch.setattr(Path, "hardlink_to", link_and_lose)
+    assert files.link_or_copy(source, target).samefile(source)
+    assert leftovers(tmp_path) == []

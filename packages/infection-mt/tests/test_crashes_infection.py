@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.crash
+thorough = pytest.mark.crash(thorough=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,10 @@ def job(crashes, tiny_data, tmp_path_factory):
                 },
             },
             "model": {"name": "resnet10", "pretrained": False, "hidden_dim": 16, "dropout": 0.1},
-            "training": {"epochs": 3, "checkpoint_every_steps": 2},
+            "training": {"epochs": 2, "checkpoint_every_steps": 3},
             "optimizer": {"lr": 1e-3},
             "scheduler": {"eta_min": 1e-5},
-            "metrics": {"bootstrap_resamples": 5},
+            "metrics": {"bootstrap_resamples": 0},
         }
         for section, values in sections.items():
             settings[section] = copy.deepcopy(settings.get(section, {})) | values
@@ -67,20 +68,24 @@ def test_training(crashes, training):
     crashes.kill_loop(training)
 
 
+@thorough
 def test_folds(crashes, job):
     folds = job("infection-folds", "--num-folds", "2", training={"epochs": 1})
     crashes.kill_loop(crashes.reference(folds, "infection-folds"))
 
 
+@thorough
 def test_full_disk(crashes, training):
     for share in (0.3, 0.8):
         crashes.full_disk(training, share)
 
 
+@thorough
 def test_read_only_folder(crashes, training):
     crashes.read_only(training)
 
 
+@thorough
 def test_full_disk_at_any_change(crashes, training):
     crashes.faults(training, training.spread(crashes.kills))
 

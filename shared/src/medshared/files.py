@@ -18,6 +18,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import time
@@ -73,8 +74,7 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -
         raise ValueError(f"mode must be 'wb' or 'w', found {mode!r}")
     shown = Path(path)
     target = Path(os.path.realpath(shown)) if shown.is_symlink() else shown
-    writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = target.with_name(_TEMPORARY.format(target.name[:_LONGEST_NAME], writer))
+    temporary = _temporary(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent)
@@ -95,6 +95,45 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -
             raise write_error(shown, error, note="; an earlier version, if any, is unchanged") from error
         raise
     _flush_folder(target.parent)
+
+
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
+    """Give a file a second name in one step, or copy it where the file system has no hard links.
+
+    Args:
+        source: existing file.
+        target: replaced if it is another file; parent folders are created.
+
+    Returns:
+        The target.
+
+    Raises:
+        OSError: naming the target when it cannot be written, or the source when it cannot be read.
+    """
+    source, target = Path(source), Path(target)
+    with contextlib.suppress(FileNotFoundError):
+        if target.samefile(source):
+            return target
+    temporary = _temporary(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        temporary.hardlink_to(source)
+        temporary.replace(target)
+    except OSError:
+        with source.open("rb") as handle, atomic_open(target, "wb") as out:
+            shutil.copyfileobj(handle, out)
+    finally:
+        # Renaming does nothing where another process has just made target the same file.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def _temporary(target: Path) -> Path:
+    """Return a hidden sibling whose name tells who writes it."""
+    writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return target.with_name(_TEMPORARY.format(target.name[:_LONGEST_NAME], writer))
 
 
 @cache

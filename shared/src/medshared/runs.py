@@ -106,7 +106,9 @@ class RunDirectory:
         except OSError as error:
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise write_error(self.path, cause, "the output folder") from error
-        self._rows = None if resume else []
+        # Rows without a checkpoint are of a run that was killed in its first epoch and starts at its beginning.
+        goes_on = resume and (self.is_complete or self.has_checkpoint("last"))
+        self._rows = None if goes_on else []
         return self
 
     @property

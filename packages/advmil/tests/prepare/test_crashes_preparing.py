@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.crash
+thorough = pytest.mark.crash(thorough=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +46,17 @@ def test_killed_beside_another_one(crashes, preparing):
     crashes.kill_one_of_two(preparing, kills=max(1, crashes.kills // 5))
 
 
+@thorough
 def test_full_disk(crashes, preparing):
     for share in (0.3, 0.8):
         crashes.full_disk(preparing, share)
 
 
+@thorough
 def test_read_only_folder(crashes, preparing):
     crashes.read_only(preparing)
 
 
+@thorough
 def test_full_disk_at_any_change(crashes, preparing):
     crashes.faults(preparing, preparing.spread(crashes.kills))

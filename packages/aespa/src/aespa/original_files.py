@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+
+from medshared.files import link_or_copy
 
 LOG_FORMAT = "%(asctime)s %(message)s"
 
@@ -58,12 +58,4 @@ def link_best(checkpoint: Path, run: Path) -> Path:
         checkpoint: ``checkpoints/best.pt``.
         run: Run folder.
     """
-    target = run / "Model" / "checkpoint_best.pth"
-    target.parent.mkdir(exist_ok=True)
-    fresh = target.with_suffix(".tmp")
-    fresh.unlink(missing_ok=True)
-    try:
-        os.link(checkpoint, fresh)
-    except OSError:  # a file system without links
-        shutil.copyfile(checkpoint, fresh)
-    return fresh.replace(target)
+    return link_or_copy(checkpoint, run / "Model" / "checkpoint_best.pth")

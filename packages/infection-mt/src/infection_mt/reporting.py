@@ -204,6 +204,8 @@ def write_outputs(
         from infection_mt.analysis.run_analysis import analyze_run
 
         analyze_run(run.path, results=results)
+    except OSError:  # a full disk is no fault of the picture: the report could not be written either
+        raise
     except Exception:  # whatever goes wrong with a picture, hours of training are kept
         logger.exception("the analysis failed; run `infection-mt analyze %s` again", run.path)
     build_report(run, results).write(run.path / "report.html")

@@ -15,7 +15,7 @@ from til_mtl.data.folders import find_run_patches
 from til_mtl.data.manifest import shared_slides
 from til_mtl.data.store import PatchStore
 from til_mtl.errors import DataError
-from til_mtl.prepare.assemble import COLUMNS, link_or_copy
+from til_mtl.prepare.assemble import COLUMNS, link_patch
 from til_mtl.prepare.tiger_patches import (
     PrepareOptions,
     add_prepare_options,
@@ -332,11 +332,11 @@ def test_copies_where_links_fail(tmp_path, monkeypatch):
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_bytes(b"content")
     monkeypatch.setattr("os.link", refuse)
-    link_or_copy(source, target)
+    link_patch(source, target)
     assert target.read_bytes() == b"content"
     assert not target.samefile(source)
     with pytest.raises(DataError, match="the patch is gone"):
-        link_or_copy(tmp_path / "none", target)
+        link_patch(tmp_path / "none", target)
 
 
 def test_flags_and_their_defaults(tmp_path):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medshared.files import atomic_open, write_json
+from medshared.files import link_or_copy, write_json
 from medshared.tables import read_table, write_table
 from til_mtl.data.manifest import MANIFEST, SPLITS
 from til_mtl.data.tiger import source_of
@@ -139,11 +136,11 @@ def _fill(target: Path, pool: Path, names: Sequence[str], suffix: str, known: se
         return
     target.mkdir(parents=True, exist_ok=True)
     for name in sorted(wanted):
-        link_or_copy(pool / name, target / name)
+        link_patch(pool / name, target / name)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links.
+def link_patch(source: Path, target: Path) -> None:
+    """Give a patch of the pool its name in a training folder.
 
     Args:
         source: Existing file.
@@ -153,19 +150,9 @@ def link_or_copy(source: Path, target: Path) -> None:
         DataError: The source is gone.
         OSError: The target cannot be written.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if target.samefile(source):
-            return
     if not source.is_file():
         raise DataError(f"{source}: the patch is gone: run the preparation again")
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        os.link(source, temporary)
-    except OSError:
-        with source.open("rb") as handle, atomic_open(target, "wb") as out:
-            shutil.copyfileobj(handle, out)
-        return
-    temporary.replace(target)
+    link_or_copy(source, target)
 
 
 def _earlier_patches(out: Path) -> set[str]:
