@@ -64,7 +64,8 @@ def test_no_gpu_at_all(monkeypatch):
 def test_what_torchrun_started_works_together(monkeypatch):
     """Otherwise each process would train the whole run, all into one folder."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "RANK": 1, "LOCAL_RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
     assert choose_devices(Config(device="cpu")).count == 2
     assert choose_devices(Config(device="cpu", devices=2)).count == 2
     with pytest.raises(TrainingError, match="torchrun started 2 processes, -devices asks for 3"):

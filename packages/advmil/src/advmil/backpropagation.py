@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from advmil.sharing import GroupWork
+
 Memory = Literal["bag", "group"]
 
 
@@ -100,6 +102,7 @@ def backpropagate(
     memory: Memory,
     device: torch.device,
     arithmetic: Arithmetic,
+    work: GroupWork | None = None,
 ) -> Tensor:
     """Add the gradient of a group's loss to the parameters' gradients.
 
@@ -111,15 +114,17 @@ def backpropagate(
         memory: ``bag`` holds one bag's activations at a time, ``group`` all of them.
         device: Where dropout draws.
         arithmetic: How to differentiate.
+        work: Says which bags are this process's, whose gradients alone are added; by default all.
 
     Returns:
-        The predictions ``[n, k]``, detached.
+        The predictions ``[n, k]`` of all bags, detached.
     """
-    if memory == "group":
+    work = work or GroupWork(n)
+    if memory == "group" and work.alone:
         return _whole_group(n, forward, loss, arithmetic)
     if loss.together is None:
-        return _bag_by_bag(n, forward, loss, arithmetic)
-    return _replayed(n, forward, loss, device, arithmetic)
+        return _bag_by_bag(work, forward, loss, arithmetic)
+    return _replayed(work, forward, loss, device, arithmetic)
 
 
 def _whole_group(n: int, forward: Callable[[int], Tensor], loss: GroupLoss, arithmetic: Arithmetic) -> Tensor:
@@ -134,32 +139,38 @@ def _whole_group(n: int, forward: Callable[[int], Tensor], loss: GroupLoss, arit
     return stacked.detach()
 
 
-def _bag_by_bag(n: int, forward: Callable[[int], Tensor], loss: GroupLoss, arithmetic: Arithmetic) -> Tensor:
+def _bag_by_bag(
+    work: GroupWork, forward: Callable[[int], Tensor], loss: GroupLoss, arithmetic: Arithmetic
+) -> Tensor:
     predictions = []
-    for i in range(n):
+    for i in work.own:
         prediction = forward(i)
         part = loss.each(i, prediction)
         if part is not None and part.requires_grad:
             arithmetic.differentiate(part)
         predictions.append(prediction.detach())
-    return torch.cat(predictions)
+    return work.gather(predictions)
 
 
 def _replayed(
-    n: int, forward: Callable[[int], Tensor], loss: GroupLoss, device: torch.device, arithmetic: Arithmetic
+    work: GroupWork,
+    forward: Callable[[int], Tensor],
+    loss: GroupLoss,
+    device: torch.device,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     states, first = [], []
-    for i in range(n):
+    for i in work.own:
         states.append(RandomState(device))
         with torch.no_grad():
             first.append(forward(i))
     after = RandomState(device)
-    predictions = torch.cat(first).requires_grad_()
+    predictions = work.gather(first).requires_grad_()
     value = loss.together(predictions) if loss.together is not None else predictions.sum() * 0
     slopes = torch.zeros_like(predictions)
     if value.requires_grad:
         (slopes,) = torch.autograd.grad(value, predictions)
-    for i, state in enumerate(states):
+    for i, state in zip(work.own, states, strict=True):
         state.restore()
         prediction = forward(i)
         part = (prediction * slopes[i : i + 1]).sum()

@@ -23,6 +23,8 @@ from advmil.backpropagation import (
 from advmil.config import Config
 from advmil.groups import Bag, FirstLayers, GroupLabels, StepResult, input_of, make_group, number
 from advmil.models.survival_net import SurvivalNet
+from advmil.sharing import Draws, GroupWork
+from medshared.distributed import Share, optimizer_parameters
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class BaselineSettings:
     freeze_unused: bool = True
     cox_faithful: bool = False  # the original's training loss, in which every bag counts as an event
     events_inverted_faithful: bool = False  # surv_nll: likelihood with events and censored swapped
+    draws: Draws = "stream"
 
     @classmethod
     def from_config(cls, config: Config) -> BaselineSettings:
@@ -64,6 +67,7 @@ class BaselineSettings:
             mle_alpha=config.loss_mle_alpha,
             memory=config.memory,
             freeze_unused=bool(config.freeze_unused),
+            draws=config.draws or "stream",
         )
 
 
@@ -93,12 +97,13 @@ class BaselineUpdate:
     def _like(self) -> Tensor:
         return next(self.network.parameters())
 
-    def step(self, bags: Sequence[Bag], labels: GroupLabels) -> StepResult:
+    def step(self, bags: Sequence[Bag], labels: GroupLabels, share: Share | None = None) -> StepResult:
         """Update the network on one group.
 
         Args:
             bags: The group.
             labels: Its labels.
+            share: Which bags are this process's; the places of the others hold nothing. By default all.
 
         Returns:
             The predictions before the update, from the training pass, as the original's metrics use them.
@@ -106,7 +111,9 @@ class BaselineUpdate:
         group = make_group(bags, labels, None, self._like)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
+        work = GroupWork(len(bags), self.settings.draws, share)
         values: list[Tensor] = []
+        compared: list[Tensor] = []
 
         def each(i: int, prediction: Tensor) -> Tensor:
             terms = self._terms(prediction, group.t[i : i + 1], group.e[i : i + 1])
@@ -116,23 +123,31 @@ class BaselineUpdate:
         def together(predictions: Tensor) -> Tensor:
             function = losses.cox_loss_faithful if self.settings.cox_faithful else losses.cox_loss
             loss = function(predictions, group.t, group.e)
-            values.append(loss.detach())
+            compared.append(loss.detach())
             return loss
+
+        def forward(i: int) -> Tensor:
+            work.begin(i)
+            return self._forward(i, bags[i])
 
         cox = self.settings.task == "surv_cox"
         predictions = backpropagate(
             len(bags),
-            lambda i: self._forward(i, bags[i]),
+            forward,
             GroupLoss(lambda *_: None, together) if cox else GroupLoss(each),
             memory=self.settings.memory,
             device=self._like.device,
             arithmetic=self.arithmetic,
+            work=work,
         )
+        work.end()
+        work.add_gradients(optimizer_parameters(self.optimizer))
         penalty = number(penalise(self._penalised, self.settings.l1_coef, self.arithmetic))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._first_layers.clear()
-        supervised = number(torch.stack(values).sum())
+        # Every process compares the whole group, but sums its own bags.
+        supervised = number(torch.stack(compared).sum() if cox else work.total(values, self._like))
         log = {"loss_supervision": supervised, "loss_total": supervised + penalty}
         return StepResult(
             predictions.cpu(), None, {f"train_batch/net/{key}": value for key, value in log.items()}

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from advmil.config_rules import check_config, dead_keys, with_task_format
 from advmil.grid import GridRun, expand_grid, point_suffix
 from medshared.command_line import RunInterruptedError
 from medshared.configuration import apply_overrides, load_config, load_yaml_or_json
+from medshared.processes import require_one_process, several_processes, started_processes
 
 if TYPE_CHECKING:
     from medshared.process import StopSignal
@@ -73,11 +75,23 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     return flags
 
 
+@several_processes
 def train(arguments: argparse.Namespace) -> int:
     """Train one run or a grid of runs, or run the test mode, as the configuration says."""
+    from medshared.distributed import by_first, shared_object, stopped_together
     from medshared.process import StopSignal
 
+    if arguments.demo:
+        require_one_process("--demo")
     handler, runs = load_runs(arguments)
+    if len(runs) > 1:
+        require_one_process("a grid of runs", "start each of its runs on its own, as jobs of an array")
+    if runs[0][1].test:
+        require_one_process("the test mode")
+    if started_processes().count > 1:
+        from advmil.trainer import join_processes
+
+        join_processes(runs[0][1].resolved(), arguments.device)
     folders = _run_folders([config for _, config in runs], arguments)
     if arguments.list:
         sys.stdout.write("".join(f"{folder}\n" for folder in folders))
@@ -87,10 +101,10 @@ def train(arguments: argparse.Namespace) -> int:
     failed: list[str] = []
     with StopSignal() as stop:
         for (_, config), folder in zip(runs, folders, strict=True):
-            if stop.requested:
+            if stopped_together(stop):
                 raise RunInterruptedError(f"stopped by {stop.name} before {folder}; --resume continues")
-            if arguments.resume and (folder / "results.json").is_file():
-                _leave_alone(folder, config)
+            if arguments.resume and shared_object((folder / "results.json").is_file()):
+                by_first(partial(_leave_alone, folder, config))
                 continue
             try:
                 _train_one(config, handler, folder, arguments, stop)

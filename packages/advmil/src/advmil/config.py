@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from medshared.processes import started_processes
+
 Handler = Literal["adv", "base"]
 Task = Literal["cont_gansurv", "disc_gansurv", "surv_reg", "surv_cox", "surv_nll"]
 Backbone = Literal["patch", "cluster", "graph", "abmil"]
@@ -173,6 +175,9 @@ class Config(BaseModel):
     bp_every_batch: Positive = 16  # bags per parameter update
     num_workers: NotNegative = 8  # reading ahead; results do not depend on it
     gen_updates: Positive = 1  # updates of G for each of D
+    draws: Literal["stream", "bag"] | None = (
+        None  # new: noise and dropout of training: one stream, or a seed a bag; null = bag in several processes
+    )
     memory: Literal["bag", "group"] = "bag"  # new: bag = one bag's activations at a time; same gradients
 
     # --- early stopping and selection
@@ -264,6 +269,7 @@ class Config(BaseModel):
             "median_lower": legacy,
             "freeze_unused": not legacy,
             "eval_test_each_epoch": legacy,
+            "draws": "bag" if started_processes().count > 1 else "stream",
         }
         missing = {key: value for key, value in defaults.items() if getattr(self, key) is None}
         return self.model_copy(update=missing)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from advmil.cli import add_device, add_run_options
 from medshared.command_line import guarded
+from medshared.processes import several_processes
 
 
 def main_script(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +19,7 @@ def main_script(argv: Sequence[str] | None = None) -> int:
     add_run_options(parser)
     arguments = parser.parse_args(argv)
 
+    @several_processes
     def handler(parsed: argparse.Namespace) -> int:
         from advmil import commands
 

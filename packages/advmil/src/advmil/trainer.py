@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,16 @@ from advmil.updates import (
     GroupLabels,
 )
 from medshared.command_line import RunInterruptedError
-from medshared.gpu import capture_rng, resolve_precision, restore_rng, seed_everything, select_device
+from medshared.distributed import (
+    Share,
+    barrier,
+    is_first,
+    open_fabric,
+    process_count,
+    restore_shared_rng,
+    stopped_together,
+)
+from medshared.gpu import capture_rng, resolve_precision, seed_everything, select_device
 from medshared.loggers import MetricLogger
 from medshared.runs import RunDirectory, StopSignal
 
@@ -49,9 +57,30 @@ def choose_device(config: Config, asked: str | None) -> torch.device:
     """Return the device: the flag, else the key ``device``, else ``cuda_id`` where there is such a card."""
     if asked or config.device:
         return select_device(asked or config.device or "auto")
-    if config.cuda_id is not None and 0 <= config.cuda_id < torch.cuda.device_count():
+    if (
+        process_count() == 1
+        and config.cuda_id is not None
+        and 0 <= config.cuda_id < torch.cuda.device_count()
+    ):
         return select_device(f"cuda:{config.cuda_id}")
     return select_device("auto")
+
+
+def join_processes(config: Config, asked: str | None) -> torch.device:
+    """Return this process's device; where several were started, they meet.
+
+    Raises:
+        TrainingError: The optimiser's gradients cannot be exchanged.
+    """
+    device = choose_device(config, asked)
+    if process_count() == 1:
+        return device
+    for name in (config.opt_netG, config.opt_net):
+        if name and needs_second_order(name):
+            raise TrainingError(
+                f"{name} differentiates its gradients again, which several processes cannot exchange; start one"
+            )
+    return open_fabric(device).device
 
 
 class Trainer:
@@ -77,7 +106,7 @@ class Trainer:
         resume: bool = False,
     ) -> None:
         self.config, self.handler, self.data, self.run, self.resume = config, handler, data, run, resume
-        self.device = choose_device(config, device)
+        self.device = join_processes(config, device)
         self.precision = resolve_precision(config.precision, self.device)
         seed_everything(config.seed, deterministic=config.deterministic)
         self._build()
@@ -182,13 +211,21 @@ class Trainer:
         labels = GroupLabels(self.data.labels.t[rows], self.data.labels.e[rows])
         return labels, [patient in self.data.labelled for patient in patients]
 
-    def train_group(self, patients: Sequence[str], bags: Sequence[BagInput]) -> dict[str, float]:
-        """Update the networks on one group of bags; return the logged losses."""
+    def train_group(
+        self, patients: Sequence[str], bags: Sequence[BagInput | None], share: Share | None = None
+    ) -> dict[str, float]:
+        """Update the networks on one group of bags; return the logged losses.
+
+        Args:
+            patients: Of the group.
+            bags: Theirs; nothing for those of other processes.
+            share: Which ones are this process's; by default all.
+        """
         labels, visible = self._labels(patients)
         if self.handler == "base":
-            step = self.update.step(bags, labels)
+            step = self.update.step(bags, labels, share)
         else:
-            step = self.update.step(bags, labels, visible, self.noise, self.config.gen_updates)
+            step = self.update.step(bags, labels, visible, self.noise, self.config.gen_updates, share)
         log = dict(step.log)
         if not all(math.isfinite(value) for value in log.values()):
             raise TrainingError(
@@ -212,14 +249,19 @@ class Trainer:
         groups = self.groups(epoch)
         left = groups[self.progress.group :]
         # One stream over the rest of the epoch, so that bags are read ahead across groups.
-        stream = self.data.source.iterate([patient for group in left for patient in group])
-        for number, patients in enumerate(left, start=self.progress.group):
-            bags = [place(bag, self.device) for _, bag in islice(stream, len(patients))]
-            log = self.train_group(patients, bags)
+        shares = [Share.of(len(group)) for group in left]
+        stream = self.data.source.iterate(
+            [patient for group, share in zip(left, shares, strict=True) for patient in group[share.own]]
+        )
+        for number, (patients, share) in enumerate(zip(left, shares, strict=True), start=self.progress.group):
+            bags: list[BagInput | None] = [None] * len(patients)
+            for i in range(len(patients))[share.own]:
+                bags[i] = place(next(stream)[1], self.device)
+            log = self.train_group(patients, bags, share)
             self.progress.group = number + 1
             self.progress.updates += 1
             sink.log(log, self.progress.updates)
-            if stop.requested:
+            if stopped_together(stop):
                 self.save_last()
                 raise RunInterruptedError(
                     f"stopped by {stop.name} in epoch {epoch + 1} after {number + 1} groups; --resume continues"
@@ -270,13 +312,15 @@ class Trainer:
         predicted = self.predict(self.data.sets[name], samples, source, "mean")
         if self.config.log_plot:
             path = self.run.figures / "histograms" / f"{name}-epoch{self.progress.epoch + 1:04d}.png"
-            save_figure(draw_histogram(predicted), path)
+            if is_first():
+                save_figure(draw_histogram(predicted), path)
         return original_metrics(predicted, self.config)
 
     # ------------------------------------------------------------------ the run
 
     def fit(self, stop: StopSignal, sink: MetricLogger) -> None:
         """Train until the last epoch or early stopping, keeping ``last`` and ``best``."""
+        barrier()  # process 0 has made the run directory
         if self.resume and self.run.has_checkpoint("last"):
             self.restore()
         elif self.resume:
@@ -297,7 +341,8 @@ class Trainer:
             shown = {key: value for key, value in row.items() if not key.startswith("train_batch/")}
             sink.log(shown | {"seconds": time.perf_counter() - started}, self.progress.updates)
             self._announce(row)
-            if stop.requested and self.progress.epoch < self.epochs and not self.progress.stopped:
+            unfinished = self.progress.epoch < self.epochs and not self.progress.stopped
+            if unfinished and stopped_together(stop):
                 raise RunInterruptedError(
                     f"stopped by {stop.name} after epoch {epoch + 1}; --resume continues"
                 )
@@ -350,6 +395,8 @@ class Trainer:
 
     def save_original(self, which: str) -> None:
         """Write ``<prefix>_model{,G,D}-<which>.pth`` as the original does."""
+        if not is_first():
+            return
         for name, (network, optimizer) in self._networks().items():
             epoch = self.progress.best_epoch if which == "best" else self.progress.epoch
             save_network(self.run.path / f"{self.data.name}_{name}-{which}.pth", network, epoch, optimizer)
@@ -396,5 +443,5 @@ class Trainer:
         self.stopping.load_state_dict(state["stopping"])
         self.progress = Progress(**state["progress"])
         self.run.truncate_metrics(int(state["metrics_rows"]))
-        restore_rng(state["rng"])
+        restore_shared_rng(state["rng"])
         logger.info("resumed after epoch %d, group %d", self.progress.epoch, self.progress.group)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from advmil.predictions import Predictions
 from advmil.reporting import write_run_report
 from advmil.run_data import RunData, load_run_data
 from advmil.scoring import MONITORED_LOSS, original_metrics
-from advmil.trainer import Trainer
+from advmil.trainer import Trainer, join_processes
+from medshared.distributed import by_first, first_goes_ahead, is_first, open_run, process_count, run_log
 from medshared.files import write_npz
 from medshared.gpu import derive_seed, peak_memory_bytes
 from medshared.loggers import MetricLogger, open_logger
-from medshared.runs import RunDirectory, StopSignal, run_logging
+from medshared.runs import RunDirectory, StopSignal
 from medshared.tables import write_table
 
 logger = logging.getLogger(__name__)
@@ -67,12 +69,19 @@ def train_run(
         TrainingError: Training cannot go on.
     """
     config = config.resolved()
-    run = RunDirectory(folder)
-    run.create(config.model_dump() | {"handler": handler}, command=command, seed=config.seed, resume=resume)
-    with run_logging("advmil", run.path / "log.txt"), nullcontext(stop) if stop else StopSignal() as stop:
+    if process_count() > 1:
+        join_processes(config, device)
+    run = open_run(folder)
+    with first_goes_ahead():
+        run.create(
+            config.model_dump() | {"handler": handler}, command=command, seed=config.seed, resume=resume
+        )
+    with run_log("advmil", run), nullcontext(stop) if stop else StopSignal() as stop:
         started = time.perf_counter()
-        write_config(run.path / "print_config.txt", config.model_dump())
-        data = data or load_run_data(config)
+        with first_goes_ahead():
+            if is_first():
+                write_config(run.path / "print_config.txt", config.model_dump())
+            data = data or load_run_data(config)
         for warning in data.warnings:
             logger.warning(warning.text)
         for name, patients in data.sets.items():
@@ -82,10 +91,10 @@ def train_run(
         try:
             trainer = Trainer(config, handler, data, run, device=device, resume=resume)
             trainer.fit(stop, sink)
-            results = _finish(trainer, sink, started)
+            results = by_first(partial(_finish, trainer, sink, started))
         finally:
             sink.close()
-        if report:
+        if report and is_first():
             try:
                 write_run_report(run.path)
             except ValueError as reason:  # such as predictions that are not finite; the results are written
@@ -101,6 +110,8 @@ def open_sink(config: Config, folder: Path, project: str) -> MetricLogger:
         folder: Run directory.
         project: Name of the project in the tracker.
     """
+    if not is_first():
+        return open_logger("csv", folder, project=project)  # which writes nothing itself
     if config.logger == "wandb" and config.wandb_dir:
         folder = Path(config.wandb_dir)
         folder.mkdir(parents=True, exist_ok=True)

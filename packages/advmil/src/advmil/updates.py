@@ -26,6 +26,8 @@ from advmil.groups import Bag, FirstLayers, Group, GroupLabels, StepResult, inpu
 from advmil.models.discriminator import Discriminator
 from advmil.models.generator import Generator
 from advmil.noise import NoiseSource, RecordedNoise
+from advmil.sharing import Draws, GroupWork
+from medshared.distributed import Share, optimizer_parameters
 
 __all__ = [
     "AdversarialSettings",
@@ -56,6 +58,7 @@ class AdversarialSettings:
     rank_weight: bool = False
     memory: Memory = "bag"
     freeze_unused: bool = True  # no penalty on parameters that reach no output
+    draws: Draws = "stream"
     reuse_first_layer: float = 0.8  # share of bags whose first layer of G outlives D's step (N x h numbers)
     # The original's defects; only the first can be asked for in a configuration, the others are for comparison.
     bce_faithful: bool = False  # the mis-parenthesised loss of D
@@ -82,6 +85,7 @@ class AdversarialSettings:
             rank_weight=config.loss_rank_weight,
             memory=config.memory,
             freeze_unused=bool(config.freeze_unused),
+            draws=config.draws or "stream",
             bce_faithful=bool(config.loss_bce_legacy),
         )
 
@@ -153,6 +157,7 @@ class AdversarialUpdate:
         labels: GroupLabels,
         visible: Sequence[bool] | Tensor | None = None,
         noise: NoiseSource | None = None,
+        share: Share | None = None,
     ) -> StepResult:
         """Update D on one group: real pairs of visible events against fake pairs of all bags.
 
@@ -163,6 +168,7 @@ class AdversarialUpdate:
             labels: Its labels.
             visible: Whether each label may be used; None is all.
             noise: One draw a bag; None is zeros.
+            share: Which bags are this process's; the places of the others hold nothing. By default all.
 
         Returns:
             The predictions and their scores before the update, from which training metrics are computed.
@@ -174,17 +180,20 @@ class AdversarialUpdate:
         self.opt_d.zero_grad(set_to_none=True)
         real = self._real_pairs(group)
         shares = 1 / len(bags), 1 / max(sum(real), 1)
+        work = GroupWork(len(bags), self.settings.draws, share)
         predictions: list[Tensor] = []
         fakes: list[Tensor] = []
         reals: list[Tensor] = []
         parts: list[Tensor] = []
-        for i, bag in enumerate(bags):
+        for i in work.own:
+            work.begin(i)
+            bag = bags[i]
             x, extra = input_of(bag, self._like)
             keep = i < self.settings.reuse_first_layer * len(bags)  # the first ones are also freed first
             predictions.append(self._predict(i, bag, x, extra, noise, keep))
             if not self.adversarial:
                 continue
-            fake_score, real_score = self._pair_scores(x, predictions[i], group, i, real[i])
+            fake_score, real_score = self._pair_scores(x, predictions[-1], group, i, real[i])
             part = self._pair_loss(fake_score, real_score, shares)
             if self.settings.memory == "bag":
                 self.arithmetic.differentiate(part)
@@ -192,20 +201,22 @@ class AdversarialUpdate:
             parts.append(part)
             fakes.append(fake_score.detach())
             reals += [real_score.detach()] if real[i] else []
-        stacked = torch.cat(predictions).cpu()
+        work.end()
+        stacked = work.gather(predictions).cpu()
         if not self.adversarial:
             return StepResult(stacked, None, {})
-        loss = torch.stack(parts).sum()
         if self.settings.memory == "group":
-            self.arithmetic.differentiate(loss)
+            self.arithmetic.differentiate(torch.stack(parts).sum())
+        work.add_gradients(optimizer_parameters(self.opt_d))
         self.opt_d.step()
         self.opt_d.zero_grad(set_to_none=True)
-        log = {"Loss_D": number(loss), "D_fake": number(torch.cat(fakes).mean())}
-        if reals:
-            log["D_real"] = number(torch.cat(reals).mean())
+        of_fakes = work.gather(fakes)
+        log = {"Loss_D": number(work.total(parts, self._like)), "D_fake": number(of_fakes.mean())}
+        if any(real):
+            log["D_real"] = number(work.mean(reals, self._like))
         return StepResult(
             stacked,
-            torch.cat(fakes).reshape(-1).cpu(),
+            of_fakes.reshape(-1).cpu(),
             {f"train_batch/netD/{key}": value for key, value in log.items()},
         )
 
@@ -260,6 +271,7 @@ class AdversarialUpdate:
         labels: GroupLabels,
         visible: Sequence[bool] | Tensor | None = None,
         noise: NoiseSource | None = None,
+        share: Share | None = None,
     ) -> dict[str, float]:
         """Update G on one group: time loss of visible labels, adversarial loss of all bags, L1 penalty.
 
@@ -270,6 +282,7 @@ class AdversarialUpdate:
             labels: Its labels.
             visible: Whether each label may be used; None is all.
             noise: One draw a bag; None is zeros.
+            share: As for :meth:`discriminator_step`.
 
         Returns:
             Values under the original's tracker names.
@@ -278,7 +291,8 @@ class AdversarialUpdate:
         self.generator.train()
         self.discriminator.eval()
         self.opt_g.zero_grad(set_to_none=True)
-        step = _GeneratorPass(self, group, noise)
+        work = GroupWork(len(bags), self.settings.draws, share)
+        step = _GeneratorPass(self, group, noise, work)
         with without_gradients(self.discriminator):
             backpropagate(
                 len(bags),
@@ -287,7 +301,10 @@ class AdversarialUpdate:
                 memory=self.settings.memory,
                 device=self._like.device,
                 arithmetic=self.arithmetic,
+                work=work,
             )
+        work.end()
+        work.add_gradients(optimizer_parameters(self.opt_g))
         penalty = penalise(self._penalised, self.settings.l1_coef, self.arithmetic)
         self.opt_g.step()
         self.opt_g.zero_grad(set_to_none=True)
@@ -301,19 +318,23 @@ class AdversarialUpdate:
         visible: Sequence[bool] | Tensor | None = None,
         noise: NoiseSource | None = None,
         gen_updates: int = 1,
+        share: Share | None = None,
     ) -> StepResult:
         """Update D once and G ``gen_updates`` times; the log holds D's values and those of G's last update."""
-        result = self.discriminator_step(bags, labels, visible, noise)
+        result = self.discriminator_step(bags, labels, visible, noise, share)
         log = dict(result.log)
         for _ in range(gen_updates):
-            log.update(self.generator_step(bags, labels, visible, noise))
+            log.update(self.generator_step(bags, labels, visible, noise, share))
         return StepResult(result.predictions, result.fake_scores, log)
 
 
 class _GeneratorPass:
     """Forward pass and loss of every bag in one generator step."""
 
-    def __init__(self, update: AdversarialUpdate, group: Group, noise: NoiseSource | None) -> None:
+    def __init__(
+        self, update: AdversarialUpdate, group: Group, noise: NoiseSource | None, work: GroupWork
+    ) -> None:
+        self._work = work
         self._update, self._settings, self._group = update, update.settings, group
         self._noise = noise
         self._recorded: dict[int, RecordedNoise] = {}
@@ -337,6 +358,7 @@ class _GeneratorPass:
         return self._recorded.setdefault(i, RecordedNoise(self._noise))
 
     def forward(self, i: int) -> Tensor:
+        self._work.begin(i)
         x, extra = self._input(i)
         generator = self._update.generator
         known = self._update._first_layers.take(i, self._group.bags[i].x)
@@ -397,11 +419,11 @@ class _GeneratorPass:
 
     def log(self, penalty: float) -> dict[str, float]:
         supervised = number(self._ranking)
-        if self._supervised:
-            supervised += number(torch.stack(list(self._supervised.values())).sum())
+        if self._group.n_seen:
+            supervised += number(self._work.total(list(self._supervised.values()), self._update._like))
         values = {"Loss_G_time": supervised, "Loss_G_total": supervised + penalty}
-        if self._fakes:
-            fake = number(torch.stack(list(self._fakes.values())).mean())
+        if self._update.adversarial:
+            fake = number(self._work.mean(list(self._fakes.values()), self._update._like))
             values |= {"Loss_G_fake": -fake, "D_fake_avg": fake}
             values["Loss_G_total"] -= self._settings.gan_coef * fake
         if self._settings.gan_off_faithful and self._settings.gan_coef == 0:

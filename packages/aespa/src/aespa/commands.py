@@ -12,6 +12,7 @@ from aespa.config import DATASETS, Config
 from aespa.errors import DataError
 from aespa.flags import config_mapping, warn_ignored
 from medshared.configuration import load_config, load_yaml_or_json
+from medshared.processes import several_processes
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def read_config(arguments: argparse.Namespace, changes: dict[str, Any] | None = 
     return config
 
 
+@several_processes
 def train(arguments: argparse.Namespace) -> int:
     """Train one run."""
     from aespa.original_files import run_folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from aespa.config import Config
 from aespa.errors import TrainingError
 from medshared.gpu import select_device
+from medshared.processes import started_processes
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Devices:
 def choose_devices(config: Config) -> Devices:
     """Return the devices that ``device``, ``devices``, ``gpu``, ``gpu_device`` and ``distributed`` ask for.
 
-    Of the processes that ``torchrun`` starts on a machine each gets one device.
+    Of the processes that ``torchrun`` or ``srun`` starts on a machine each gets one device.
 
     Raises:
         TrainingError: ``distributed`` is no list of device numbers.
@@ -74,10 +74,11 @@ def choose_devices(config: Config) -> Devices:
 
 
 def _processes(config: Config) -> int:
-    """Return the number of processes on this machine: those that ``torchrun`` started, or ``devices``."""
-    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-    if started > 1 and config.devices not in (1, started):
+    """Return the number of processes on this machine: those that were started, or ``devices``."""
+    started = started_processes()
+    if started.count > 1 and config.devices not in (1, started.local_count):
         raise TrainingError(
-            f"devices: torchrun started {started} processes, -devices asks for {config.devices}; leave -devices out"
+            f"devices: {started.launcher} started {started.local_count} processes, -devices asks for "
+            f"{config.devices}; leave -devices out"
         )
-    return max(started, config.devices)
+    return max(started.local_count, config.devices)

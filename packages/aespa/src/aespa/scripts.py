@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from medshared.command_line import guarded
+from medshared.processes import several_processes
 
 AddFlags = Callable[[argparse.ArgumentParser], None]
 
@@ -19,7 +20,8 @@ def _run(handler_name: str, text: str, add_flags: AddFlags, argv: Sequence[str] 
 
         return getattr(commands, handler_name)(parsed)
 
-    return guarded(handler, parser.parse_args(argv))
+    together = handler_name == "train"
+    return guarded(several_processes(handler) if together else handler, parser.parse_args(argv))
 
 
 def train(argv: Sequence[str] | None = None) -> int:

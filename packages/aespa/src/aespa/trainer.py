@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from aespa.config import Config
@@ -23,7 +22,6 @@ from aespa.data.arrays import Batch, RaterArrays
 from aespa.devices import choose_devices
 from aespa.draws import ItemDraws
 from aespa.errors import TrainingError
-from aespa.gradients import average_gradients, reduced
 from aespa.models.architecture import Architecture
 from aespa.models.build import build_network
 from aespa.models.checkpoint import load_network, save_network
@@ -33,6 +31,7 @@ from aespa.original_files import link_best
 from aespa.proposing_losses import proposal_losses
 from aespa.training_rounds import RoundLoss, follow_losses, plain_losses
 from medshared.command_line import RunInterruptedError
+from medshared.distributed import average_gradients, open_fabric, stopped_together, summed
 from medshared.files import to_plain
 from medshared.gpu import derive_seed, resolve_precision
 from medshared.process import StopSignal
@@ -82,19 +81,14 @@ class Trainer:
                 "update: alternating, the original's, runs on one device; use per_round on several"
             )
         precision: Any = resolve_precision(config.amp, devices.accelerator)
-        self.fabric = Fabric(
-            accelerator=devices.accelerator,
-            devices=devices.numbers,
-            strategy="ddp" if devices.count > 1 else "auto",
-            precision=precision,
-        )
-        self.fabric.launch()
+        device = torch.device(devices.accelerator) if devices.count > 1 else devices.first
+        self.fabric = open_fabric(device, precision, devices=devices.numbers)
         self.run = RunDirectory(self.fabric.broadcast(str(run.path)))
         self.network = start_network(config).to(self.fabric.device)
         fused = self.fabric.device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(self.network.parameters(), lr=config.lr, fused=fused)
         if self.fabric.world_size > 1:
-            adam.register_step_pre_hook(lambda *_: average_gradients(self.fabric, self.network))
+            adam.register_step_pre_hook(lambda *_: average_gradients(self.network.parameters()))
         self.optimizer: Any = self.fabric.setup_optimizers(adam)
         self.progress = Progress(epoch=config.epoch_ini)
 
@@ -218,7 +212,7 @@ class Trainer:
         Raises:
             RunInterruptedError: A stop was asked for; the state is saved.
         """
-        if self._told_to_stop(stop):
+        if stopped_together(stop):
             self.save_last()
             raise RunInterruptedError(
                 f"stopped by {stop.name} in epoch {self.progress.epoch} after {self.progress.batch} batches; "
@@ -230,7 +224,7 @@ class Trainer:
         fabric, progress = self.fabric, self.progress
         if fabric.world_size > 1:
             own = torch.tensor(progress.loss_sum, dtype=torch.float64, device=fabric.device)
-            progress.loss_sum = float(reduced(fabric, own, "mean"))
+            progress.loss_sum = float(summed(own)) / fabric.world_size
 
     # ------------------------------------------------------------------ the run
 
@@ -255,15 +249,6 @@ class Trainer:
             progress.epoch, progress.batch, progress.loss_sum = epoch + 1, 0, 0.0
             if last or progress.epoch % config.save_freq == 0 or self._waited_enough():
                 self.save_last()
-
-    def _told_to_stop(self, stop: StopSignal) -> bool:
-        """Return whether any process got a signal: often one alone does, and all must stop at the same step."""
-        if self.fabric.world_size == 1:
-            return stop.requested
-        told = torch.tensor(float(stop.requested), device=self.fabric.device)
-        stop.requested = bool(reduced(self.fabric, told, "sum") > 0)
-        stop.name = stop.name or "a signal"
-        return stop.requested
 
     def _waited_enough(self) -> bool:
         return self.config.patience is not None and self.progress.waited >= self.config.patience

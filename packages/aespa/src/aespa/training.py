@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from aespa.original_files import original_log
 from aespa.round_scores import RoundScores, scores_of
 from aespa.trainer import Trainer
 from medshared.command_line import RunInterruptedError
+from medshared.distributed import is_first
 from medshared.files import to_plain
 from medshared.gpu import peak_memory_bytes
 from medshared.loggers import open_logger
@@ -104,7 +104,7 @@ def train_run(
     run = RunDirectory(folder)
     with ExitStack() as stack:
         # Of several processes one writes; the others are told the folder when they meet.
-        if is_first_process():
+        if is_first():
             run.create(to_plain(config.model_dump()), command=command, seed=config.seed, resume=resume)
             stack.enter_context(run_logging("aespa", run.path / "log.txt"))
             stack.enter_context(original_log(run.path))
@@ -208,8 +208,3 @@ def validate(
     values |= {f"dice_r{i}": float(each) for i, each in enumerate(scores.dice)}
     values |= {f"iou_r{i}": float(each) for i, each in enumerate(scores.iou)}
     return values | {key: value for key, value in scores.rounds[-1].items() if key != "run"}
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the one that writes; others are started by it or by the scheduler."""
-    return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
