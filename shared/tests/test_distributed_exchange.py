@@ -111,3 +111,25 @@ def test_three_processes_give_what_one_gives(tmp_path: Path, together: Callable[
             three[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}"
         )
     assert torch.equal(one["random"], three["random"])  # all drew alike
+
+
+def test_tasks_of_a_slurm_step_meet(tmp_path: Path):
+    """The variables of a step of two tasks in a job of three; srun itself is not needed."""
+    program = tmp_path / "step.py"
+    program.write_text(
+        "import torch\n"
+        "from medshared import distributed as d\n"
+        "fabric = d.open_fabric(torch.device('cpu'))\n"
+        "total = float(d.summed(torch.tensor(1.0 + d.process_rank())))\n"
+        "assert (d.process_count(), fabric.world_size, total) == (2, 2, 3.0)\n"
+    )
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "3", "SLURM_STEP_NUM_TASKS": "2"}
+    step |= {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "nowhere", "SLURM_NODEID": "0"}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, str(program)],
+            env=os.environ | step | {"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)},
+        )
+        for task in range(2)
+    ]
+    assert [task.wait(timeout=120) for task in tasks] == [0, 0]

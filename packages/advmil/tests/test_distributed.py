@@ -101,4 +101,8 @@ def compare(one: Path, other: Path) -> None:
         np.testing.assert_allclose(rows[1][name], rows[0][name], rtol=1e-5, err_msg=f"{other.name}: {name}")
     found = [json.loads((run / "results.json").read_text())["sets"] for run in (one, other)]
     for name, values in found[0].items():
-        assert found[1][name] == pytest.approx(values, rel=1e-5), name
+        left, right = (
+            {key: np.nan if value is None else value for key, value in each.items()}
+            for each in (found[1][name], values)
+        )
+        assert left == pytest.approx(right, rel=1e-5, nan_ok=True), name

@@ -178,7 +178,14 @@ def _environment(started: Processes) -> ClusterEnvironment:
         return LightningEnvironment()
 
     class StepEnvironment(SLURMEnvironment):
-        """A step of a job: its tasks may be fewer than the job's."""
+        """A step of a job: its tasks and machines may be fewer than the job's."""
+
+        @property
+        def main_address(self) -> str:
+            named = os.environ.get("MASTER_ADDR")
+            if named is None and started.machines == 1:  # a node's name need not be one that resolves
+                named = "127.0.0.1"
+            return named or self.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
 
         def world_size(self) -> int:
             return started.count

@@ -42,6 +42,6 @@ def choose_device(config: Config) -> torch.device:
     if isinstance(asked, str) and len(parts) == 1 and parts[0].strip().isdigit():
         return select_device(f"cuda:{int(parts[0])}")
     raise TrainingError(
-        f"devices {asked!r}: a process uses one device; give --device cuda:N, and start several folds side by side, "
-        "or start a process for each device with torchrun or srun"
+        f"devices {asked!r}: a run uses one device; give --device cuda:N, and start several folds side by side, or "
+        "start a process for each device with torchrun or srun"
     )
