@@ -229,9 +229,10 @@ def test_a_run_killed_after_its_last_iteration_is_finished(tmp_path, volume, mod
         raise KeyboardInterrupt
 
     keys = {"iterations": 2, "save_every": 1, "termination_threshold": 0.99, "max_steps": 20, "table": "off"}
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("spars.original.selfplay._finish", killed)
-        train_faithful(config(mode, **keys), tmp_path, *volume, StubScorer(40, 85))
+        with pytest.raises(KeyboardInterrupt):
+            train_faithful(config(mode, **keys), tmp_path, *volume, StubScorer(40, 85))
     results = train_faithful(config(mode, **keys), tmp_path, *volume, StubScorer(40, 85), resume=True)
     assert results["iterations"] == 2
     assert json.loads((tmp_path / "results.json").read_text()) == results
