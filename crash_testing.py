@@ -198,10 +198,8 @@ def _attempt(attempt: dict[str, Any], counter: mmap.mmap, log: Path) -> int:
     if attempt["list_modules"]:
         names = [name for name in list(sys.modules) if name not in before]
         log.with_suffix(".modules").write_text("\n".join(names))
-    # As the interpreter does at its end, so that a thread that is still at work finishes it.
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
+    # As the interpreter does at its end: pools are told to stop, and threads at work finish it.
+    threading._shutdown()  # type: ignore[attr-defined]
     sys.stdout.flush()
     return int(code or 0)
 

@@ -107,6 +107,15 @@ def test_resume_where_nothing_is(tmp_path: Path) -> None:
     assert read_json(run.path / "environment.json")["earlier"] == []
 
 
+def test_rows_that_no_checkpoint_knows_of_go_when_the_run_starts_again(tmp_path: Path) -> None:
+    new_run(tmp_path).log_metrics({"epoch": 1})
+    run = new_run(tmp_path, resume=True)
+    run.log_metrics({"epoch": 1})
+    assert RunDirectory(run.path).metrics_rows == [{"epoch": 1}]
+    run.write_results({})
+    assert new_run(tmp_path, resume=True).metrics_rows == [{"epoch": 1}]
+
+
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     target = tmp_path / "plain" / "run"

@@ -27,7 +27,9 @@ def job(tiny_cohort, tmp_path_factory):
 
     def make(handler: str, *flags: str):
         def arguments(output: Path) -> list[str]:
-            return ["train", "-f", str(config), "-d", handler, "--output", str(output), "--resume", *flags]
+            # Runs of a grid lie beside the folder that is named.
+            run = ["--output", str(output / "run"), "--resume"]
+            return ["train", "-f", str(config), "-d", handler, *run, *flags]
 
         return Job("advmil.cli:main", arguments)
 

@@ -95,6 +95,9 @@ class RunDirectory:
             if resume:
                 self._compare(config)
                 environment["earlier"] = self._earlier_environments()
+                if not self.is_complete and not self.has_checkpoint("last"):
+                    # The run was killed in its first epoch and starts at its beginning; its rows would double.
+                    (self.path / "metrics.csv").unlink(missing_ok=True)
             else:
                 self._set_aside()
             for folder in (self.path, self.checkpoints, self.figures):
@@ -106,9 +109,7 @@ class RunDirectory:
         except OSError as error:
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise write_error(self.path, cause, "the output folder") from error
-        # Rows without a checkpoint are of a run that was killed in its first epoch and starts at its beginning.
-        goes_on = resume and (self.is_complete or self.has_checkpoint("last"))
-        self._rows = None if goes_on else []
+        self._rows = None if resume else []
         return self
 
     @property

@@ -223,6 +223,21 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, volume, mode) -> None:
             assert arrays["map"].any()
 
 
+@pytest.mark.parametrize("mode", ["faithful", "paper"])
+def test_a_run_killed_after_its_last_iteration_is_finished(tmp_path, volume, mode, monkeypatch) -> None:
+    def killed(*_arguments):
+        raise KeyboardInterrupt
+
+    keys = {"iterations": 2, "save_every": 1, "termination_threshold": 0.99, "max_steps": 20, "table": "off"}
+    with monkeypatch.context() as patched:
+        patched.setattr("spars.original.selfplay._finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_faithful(config(mode, **keys), tmp_path, *volume, StubScorer(40, 85))
+    results = train_faithful(config(mode, **keys), tmp_path, *volume, StubScorer(40, 85), resume=True)
+    assert results["iterations"] == 2
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+
+
 def test_the_papers_loop(volume) -> None:
     """No reset between iterations, own scores, a frozen copy that changes every 64 moves only."""
     made = config(

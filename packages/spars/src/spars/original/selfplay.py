@@ -285,6 +285,7 @@ def train_faithful(
         play.load_state(state)
         curve = state["curve"]
         log.info("going on after iteration %d", play.iteration)
+    saved = play.iteration
     with StopSignal() if stop is None else nullcontext(stop) as stop:
         for _ in progress_bar(range(play.iteration, keys.iterations or 0), description="self-play"):
             curve.append(play.iterate())
@@ -295,6 +296,10 @@ def train_faithful(
             if stop.requested:
                 log.warning("stopped by %s after iteration %d; resume to go on", stop.name, play.iteration)
                 return summarise(curve)
+    # A checkpoint of the end knows more of the last game than a new one does.
+    if play.iteration > saved or not run.has_checkpoint("last"):
+        _save(run, play, curve)
+    write_curve(run.path / "curve.csv", curve)
     return _finish(run, play, curve)
 
 
@@ -302,7 +307,6 @@ def _finish(run: RunDirectory, play: SelfPlay, curve: list[Row]) -> dict[str, An
     """Write what a finished run leaves, ``results.json`` last."""
     from spars.reporting import try_report
 
-    _save(run, play, curve)
     save_checkpoint(run.path / "policy.pt", play.model.policy.state_dict())
     if play.last_map is not None:
         write_npz(run.path / "map.npz", map=play.last_map, threshold=play.threshold)
