@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -154,3 +155,19 @@ def dry_run(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
         return ([], done.stderr) if done.returncode else (lines, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def slurm_testing() -> Any:
+    """The module ``slurm_testing`` of this folder, which is on no path."""
+    return _load("slurm_testing")
+
+
+def _load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
