@@ -73,6 +73,48 @@ def quick_runs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def crashes(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Any]:
+    """Kill runs and compare what they leave; see crash_testing.py. ``nox -s crash`` asks for more kills."""
+    if sys.platform != "linux":
+        pytest.skip("left out: killed runs are watched through /proc, which Linux alone has")
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    from crash_testing import CrashTester
+
+    tester = CrashTester(
+        tmp_path_factory.mktemp("crashes"), kills=int(os.environ.get("MEDPAPERS_KILLS", "3"))
+    )
+    yield tester
+    tester.close()
+    # pytest shows no output of tests that pass, and the number of kills is the result of these.
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        sys.stderr.write("".join(f"\n  {line}" for line in tester.totals) + "\n")
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[..., None]:
+    """Run a program in several processes of ``torchrun`` (gloo on CPU); what they print is shown when one fails."""
+
+    def run(program: str, *arguments: object, count: int = 2) -> None:
+        path = tmp_path / "program.py"
+        path.write_text(program)
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(path)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, *map(str, arguments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        if done.returncode:
+            pytest.fail(done.stdout)
+
+    return run
+
+
 # A suite with goldens says where they lie by a fixture `golden_folder`.
 @pytest.fixture(scope="session")
 def golden_json(golden_folder: Path) -> Callable[[str], Any]:

@@ -230,6 +230,13 @@ def slurm(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill every preparation, training and prediction 50 times, and compare what comes out at last."""
+    session.env["MEDPAPERS_KILLS"] = os.environ.get("MEDPAPERS_KILLS", "50")
+    _marked(session, "crash")
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Tests that need headless Chromium."""
     if shutil.which("chromium") is None and shutil.which("google-chrome") is None:

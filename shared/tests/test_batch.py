@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from medshared.batch import (
     run_batch,
     write_batch_report,
 )
-from medshared.files import write_text
+from medshared.files import atomic_open, remove_remains, write_text
 from medshared.leases import Shard, acquire_lease
 
 
@@ -177,7 +179,7 @@ TOGETHER = """
 import sys, time
 from pathlib import Path
 from medshared.batch import Task, run_batch
-from medshared.files import write_text
+from medshared.files import atomic_open, remove_remains, write_text
 folder, name = Path(sys.argv[1]), sys.argv[2]
 def task(i):
     output = folder / f"{i}.txt"
@@ -212,6 +214,35 @@ def test_two_jobs_never_do_an_item_twice(tmp_path: Path):
     assert len(list(tmp_path.glob("*-by-*.log"))) == 12
     assert said[0].count("done") + said[1].count("done") == 12
     assert set(said[0] + said[1]) <= {"done", "busy", "skipped"}
+
+
+def test_what_another_job_held_is_tried_once_more(tmp_path: Path):
+    """The other job dies or ends while this one does the rest: its items are not left for a later run."""
+    outputs = [tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"]
+    held, busy = ExitStack(), ExitStack()
+    held.enter_context(acquire_lease(tmp_path / ".a.txt.lock"))
+    busy.enter_context(acquire_lease(tmp_path / ".b.txt.lock"))
+
+    def work(output: Path) -> str:
+        write_text(output, "whole")
+        if output == outputs[2]:
+            held.close()
+        return ""
+
+    outcomes = run_batch("step", [Task(o.stem, o, dict, partial(work, o)) for o in outputs])
+    assert [(o.item, o.status) for o in outcomes] == [("a", "done"), ("b", "busy"), ("c", "done")]
+    busy.close()
+
+
+def test_remains_of_a_long_name_are_found(tmp_path: Path):
+    output = tmp_path / ("x[1]" * 40)
+    with atomic_open(output) as handle:
+        name = Path(handle.name).name
+    output.unlink()
+    (tmp_path / name).touch()
+    (tmp_path / name.replace("[1]", "1")).touch()
+    assert [path.name for path in remove_remains(output)] == [name]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_report(tmp_path: Path, caplog):

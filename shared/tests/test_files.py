@@ -296,3 +296,25 @@ def test_light_imports() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_first_write_into_a_folder_clears_what_killed_writers_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of living processes, of other machines and of other programs stay; a day later the machine's go too."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here, elsewhere = files._machine(), "0" * 8
+    dead = f".x.json.{here}-{ended.pid}-0123abcd.tmp"
+    kept = [f".x.json.{here}-{os.getpid()}-0123abcd.tmp", f".x.json.{elsewhere}-1-0123abcd.tmp", ".x.tmp"]
+    for name in (dead, *kept):
+        (tmp_path / name).write_text("half")
+    files.write_text(tmp_path / "y.txt", "")
+    assert sorted(leftovers(tmp_path)) == sorted(kept)
+    (tmp_path / dead).write_text("half")
+    files.write_text(tmp_path / "y.txt", "")
+    assert (tmp_path / dead).exists()  # one look a process, as folders may hold 100,000 files
+    monkeypatch.setattr(files, "_swept", set())
+    os.utime(tmp_path / kept[1], (0, 0))
+    files.write_text(tmp_path / "y.txt", "")
+    assert sorted(leftovers(tmp_path)) == sorted([kept[0], kept[2]])

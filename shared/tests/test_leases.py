@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medshared import leases
-from medshared.leases import Shard, acquire_lease, sidecar_matches, sidecar_path, write_sidecar
+from medshared.leases import Shard, acquire_lease, checksum, sidecar_matches, sidecar_path, write_sidecar
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 9))
@@ -97,8 +97,9 @@ def test_heartbeat_keeps_the_lease_fresh(tmp_path: Path) -> None:
         ({"host": "elsewhere", "pid": 2**22 + 5}, 0, None),
         ({"namespace": "another", "pid": 2**22 + 5}, 0, None),
         ({"pid": "text"}, 0, None),
-        ("cut off {", 0, None),
-        ("[]", 0, None),
+        ("cut off {", 0, "before it wrote its name"),
+        ("", 0, "before it wrote its name"),
+        ("[]", 0, "before it wrote its name"),
         ({"host": "elsewhere"}, -5000, None),  # a clock that is ahead
     ],
 )
@@ -208,6 +209,58 @@ def test_the_lock_of_a_killed_job_is_taken_over_at_once(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("call", ["open", "flock", "fstat", "stat", "write"])
+def test_a_job_killed_while_it_takes_a_lock(tmp_path: Path, call: str) -> None:
+    """Whatever the last thing was that it did: the next job gets the lease at once."""
+    path = tmp_path / "a.lock"
+    code = (
+        "import fcntl, os, signal, sys\n"
+        "from medshared import leases\n"
+        "def dying(function):\n"
+        "    def call(*arguments, **named):\n"
+        "        result = function(*arguments, **named)\n"
+        "        os.path.exists(sys.argv[1]) and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return result\n"
+        "    return call\n"
+        f"name = {call!r}\n"
+        "owner = {'flock': fcntl, 'stat': leases.Path}.get(name, os)\n"
+        "if name == 'write':\n"
+        "    leases.Lease = dying(leases.Lease)\n"
+        "else:\n"
+        "    setattr(owner, name, dying(getattr(owner, name)))\n"
+        "leases.acquire_lease(sys.argv[1]).__enter__()"
+    )
+    job = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert job.returncode == -signal.SIGKILL, job.stderr
+    assert path.exists()
+    with acquire_lease(path) as lease:
+        assert lease is not None
+        assert lease.inherited
+    assert not path.exists()
+
+
+def test_a_rival_that_comes_before_the_name_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rival = tmp_path / "a.lock", []
+    lock = leases._locked
+
+    def late(handle):
+        if not rival:  # between the making of the file and the first word in it
+            monkeypatch.setattr(leases, "_locked", lock)
+            other = acquire_lease(path)
+            rival.append((other, other.__enter__()))
+        return lock(handle)
+
+    monkeypatch.setattr(leases, "_locked", late)
+    with acquire_lease(path) as lease:
+        assert lease is None
+    other, held = rival[0]
+    assert held is not None
+    other.__exit__(None, None, None)
+    assert not path.exists()
+
+
 def test_a_forked_child_does_not_release(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     with acquire_lease(path) as lease:
@@ -235,7 +288,7 @@ def test_sidecar(tmp_path: Path) -> None:
     assert not sidecar_matches(output, inputs)
     path = write_sidecar(output, inputs)
     assert path == sidecar_path(output) == tmp_path / "a.h5.done.json"
-    assert set(json.loads(path.read_text())) == {"sha256", "size", "inputs"}
+    assert {"sha256", "size", "inputs"} <= set(json.loads(path.read_text()))
     assert sidecar_matches(output, inputs)
     assert not sidecar_matches(output, {**inputs, "size": 4})
     output.write_bytes(b"12354")  # same size
@@ -250,3 +303,43 @@ def test_sidecar(tmp_path: Path) -> None:
         assert not sidecar_matches(output, inputs)
     with pytest.raises(OSError, match="none"):
         write_sidecar(tmp_path / "none", {})
+
+
+def test_an_output_that_was_not_touched_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.h5"
+    output.write_bytes(b"12345")
+    now = time.time_ns()
+    os.utime(output, ns=(now, now - 10**9 + 1))
+    whole = leases.sha256_file(output)
+    write_sidecar(output, {})
+    read: list[Path] = []
+    monkeypatch.setattr(leases, "sha256_file", lambda path: read.append(Path(path)) or whole)
+    assert sidecar_matches(output, {})
+    assert checksum(output) == whole
+    assert read == []
+    os.utime(output, ns=(now, now))  # as after copying
+    assert sidecar_matches(output, {})
+    assert checksum(output) == whole
+    assert read == [output, output]
+    assert checksum(sidecar_path(output)) == whole  # it has no sidecar itself
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize(("age_ns", "proves"), [(1_000, False), (10**8 + 1, True), (3 * 10**9, True)])
+def test_a_time_proves_nothing_while_the_clock_has_not_ticked(
+    tmp_path: Path, age_ns: int, proves: bool
+) -> None:
+    """Two writes within a tick have the same time, so a change right after would not be seen."""
+    output = tmp_path / "a.h5"
+    output.write_bytes(b"12345")
+    made = time.time_ns() - age_ns
+    os.utime(output, ns=(made, made))
+    made = output.stat().st_mtime_ns
+    recorded = "mtime_ns" in json.loads(write_sidecar(output, {}).read_text())
+    assert recorded == proves
+    output.write_bytes(b"12354")
+    if not proves:
+        os.utime(output, ns=(made, made))
+    assert not sidecar_matches(output, {})

@@ -6,6 +6,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from medshared.processes import require_one_process
 
 Handler = Callable[[argparse.Namespace], int]
 # Mistakes of input and environment, whose message is all that a user needs.
@@ -20,6 +23,9 @@ class RunInterruptedError(RuntimeError):
 def guarded(handler: Handler, arguments: argparse.Namespace) -> int:
     """Run a handler; turn an expected error into one line on stderr and an exit code.
 
+    Of several processes that ``torchrun`` or ``srun`` started, each would do the whole work: a handler that is not
+    marked with `medshared.processes.several_processes` is refused in them.
+
     Args:
         handler: does the work and returns an exit code.
         arguments: given to it; with a true attribute ``debug``, errors are raised with their traceback.
@@ -30,6 +36,9 @@ def guarded(handler: Handler, arguments: argparse.Namespace) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
+        if not getattr(handler, "several_processes", False):
+            verb = [each for each in (Path(sys.argv[0]).name, getattr(arguments, "verb", None)) if each]
+            require_one_process(" ".join(verb))
         return handler(arguments)
     except KeyboardInterrupt:
         return 130

@@ -2,7 +2,8 @@
 
 Every writer goes through [`atomic_open`][medshared.files.atomic_open]: the content is written to a hidden
 sibling of the target, flushed to the disk, and moved over the target in one step. Whatever happens on the way
-(full disk, exception, ``kill -9``), a reader finds the earlier version or the new one and nothing in between.
+(full disk, exception, ``kill -9``), a reader finds the earlier version or the new one and nothing in between. What a
+killed writer left of its hidden sibling goes with the next process that writes into the folder.
 """
 
 from __future__ import annotations
@@ -10,23 +11,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import math
 import os
+import re
 import secrets
+import socket
 import stat
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 _LONGEST_NAME = (
     120  # characters of the target's name kept in the temporary name (file systems allow 255 bytes)
 )
+_TEMPORARY = ".{}.{}.tmp"
+_REMAINS = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+_ABANDONED_S = (
+    86400.0  # another machine's unfinished file of that age: nobody writes for a day without a byte
+)
+_swept: set[str] = set()  # folders in which this process has looked for remains
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is used up: free some space or write elsewhere",
@@ -61,10 +73,11 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -
         raise ValueError(f"mode must be 'wb' or 'w', found {mode!r}")
     shown = Path(path)
     target = Path(os.path.realpath(shown)) if shown.is_symlink() else shown
-    kept = target.name[:_LONGEST_NAME]
-    temporary = target.with_name(f".{kept}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = target.with_name(_TEMPORARY.format(target.name[:_LONGEST_NAME], writer))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
         # "x" refuses to follow or overwrite anything that has the temporary name already.
         with (
             temporary.open("xb") if mode == "wb" else temporary.open("x", encoding="utf-8", newline="\n")
@@ -82,6 +95,64 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -
             raise write_error(shown, error, note="; an earlier version, if any, is unchanged") from error
         raise
     _flush_folder(target.parent)
+
+
+@cache
+def _machine() -> str:
+    """Return eight digits for what numbers the processes: this boot of this host, or a container on it."""
+    known = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):
+        known.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:8]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove, at this process's first write into a folder, what killed processes left there unfinished."""
+    if str(folder) in _swept:
+        return
+    _swept.add(str(folder))
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            writer = _REMAINS.fullmatch(entry.name) if entry.name.startswith(".") else None
+            if writer is not None and _is_abandoned(entry, writer[1], int(writer[2])):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry)  # noqa: PTH108
+
+
+def _is_abandoned(entry: os.DirEntry[str], machine: str, pid: int) -> bool:
+    if machine == _machine() and os.name != "nt":  # os.kill would end the process there
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            return False
+        return False
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_S
+    except FileNotFoundError:
+        return False
+
+
+def remove_remains(path: str | os.PathLike[str]) -> list[Path]:
+    """Remove what writers of a file that were killed left beside it.
+
+    To be called only while nobody writes the file: remains look like the work of a living writer.
+
+    Args:
+        path: the file that `atomic_open` was writing.
+
+    Returns:
+        The temporary files that were removed.
+    """
+    target = Path(path)
+    pattern = _TEMPORARY.format(glob.escape(target.name[:_LONGEST_NAME]), "*")
+    found = sorted(target.parent.glob(pattern))
+    for remains in found:
+        remains.unlink(missing_ok=True)
+    return found
 
 
 def write_error(

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from medshared.files import read_json, sha256_file, to_plain, write_error, write_json
+from medshared.files import sha256_file, to_plain, write_error, write_json
 
 try:
     import fcntl
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _SETTLE_S = 1.0  # where files cannot be locked: time for a rival's write to become visible
 _ROUNDS = 5
+_CLOCK_TICK_NS = 20_000_000  # above the tick of any kernel's file times
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,12 @@ class Lease:
     Attributes:
         path: the lock file.
         lost: whether another job has taken the lease over, because this one was suspended for too long.
+        inherited: whether it was taken over from a job that was killed, which may have left unfinished files.
     """
 
-    def __init__(self, path: Path, ticket: str, heartbeat_s: float) -> None:
+    def __init__(self, path: Path, ticket: str, heartbeat_s: float, *, inherited: bool = False) -> None:
         """Start the heartbeat of a lock file that holds the ticket; use `acquire_lease`."""
-        self.path, self.lost = path, False
+        self.path, self.lost, self.inherited = path, False, inherited
         self._ticket, self._process = ticket, os.getpid()
         self._ended = threading.Event()
         self._thread = threading.Thread(
@@ -139,8 +141,9 @@ def acquire_lease(
     """Hold a lease while the block runs.
 
     The lock file is created exclusively, so that one of any number of jobs gets it. A lock is dead when its
-    modification time is older than ``stale_after_s``, or when it was made on this host by a process that is gone; it
-    is taken over with a log line, by one job only. Clocks of the hosts must agree to within ``stale_after_s``.
+    modification time is older than ``stale_after_s``, when it was made on this host by a process that is gone, or when
+    its owner was killed before it could write its name; it is taken over with a log line, by one job only. Clocks of
+    the hosts must agree to within ``stale_after_s``.
 
     Args:
         path: the lock file; parent folders are created.
@@ -166,33 +169,38 @@ def acquire_lease(
         taken = _take(path, ticket, stale_after_s)
     except OSError as error:
         raise write_error(path, error, "the lock file") from error
-    if not taken:
+    if taken is None:
         yield None
         return
-    lease = Lease(path, ticket, beat)
+    lease = Lease(path, ticket, beat, inherited=taken == "inherited")
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _take(path: Path, ticket: str, stale_after_s: float) -> bool:
+def _take(path: Path, ticket: str, stale_after_s: float) -> Literal["new", "inherited"] | None:
+    """Return how the lock was got, or ``None`` when a live job holds it."""
+    content = _content(ticket)
     for _ in range(_ROUNDS):
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):  # released just now: try again
-                return _take_over(path, ticket, stale_after_s)
-        else:
-            with os.fdopen(descriptor, "r+b") as handle:
-                handle.write(_content(ticket))
-                handle.flush()
-                os.fsync(handle.fileno())
-            return True
-    return False
+                return "inherited" if _take_over(path, content, ticket, stale_after_s) else None
+            continue
+        with os.fdopen(descriptor, "r+b", buffering=0) as handle, _locked(handle):
+            # A rival that came before the name was written has taken the lock for one of a killed job.
+            if not _is_at(handle, path):
+                continue
+            if os.fstat(handle.fileno()).st_size:
+                return None
+            handle.write(content)
+            return "new"
+    return None
 
 
-def _take_over(path: Path, ticket: str, stale_after_s: float) -> bool:
+def _take_over(path: Path, content: bytes, ticket: str, stale_after_s: float) -> bool:
     """Take a dead lock.
 
     The file stays where it is and gets a new content, under a lock that the system gives up with its process. So a
@@ -201,10 +209,10 @@ def _take_over(path: Path, ticket: str, stale_after_s: float) -> bool:
     Raises:
         FileNotFoundError: when the lock is released meanwhile.
     """
-    with path.open("r+b") as handle:
+    with path.open("r+b", buffering=0) as handle:
         # A first look without the lock: most leases that are held are alive.
         found = handle.read()
-        if _why_dead(handle, found, stale_after_s) is None:
+        if _parse(found) and _why_dead(handle, found, stale_after_s) is None:
             return False
         with _locked(handle) as certain:
             if not _is_at(handle, path):
@@ -212,13 +220,13 @@ def _take_over(path: Path, ticket: str, stale_after_s: float) -> bool:
             handle.seek(0)
             found = handle.read()
             reason = _why_dead(handle, found, stale_after_s)
+            if reason is None and certain and not _parse(found):
+                reason = "its owner was killed before it wrote its name"
             if reason is None:
                 return False
             handle.seek(0)
+            handle.write(content)
             handle.truncate()
-            handle.write(_content(ticket))
-            handle.flush()
-            os.fsync(handle.fileno())
             os.utime(path)
         if not certain:
             time.sleep(_SETTLE_S)
@@ -344,18 +352,58 @@ def write_sidecar(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> 
         inputs: everything the output depends on: files, settings, versions; any value that JSON can hold.
 
     Returns:
-        The sidecar's path: ``<output>.done.json`` with sha256 and size of the output, and the inputs.
+        The sidecar's path: ``<output>.done.json`` with sha256, size and modification time of the output, and the
+        inputs.
 
     Raises:
         OSError: naming the file that cannot be read or written.
     """
     output = Path(output)
-    content = {"sha256": sha256_file(output), "size": output.stat().st_size, "inputs": to_plain(inputs)}
+    before = output.stat()
+    content = {"sha256": sha256_file(output), "size": before.st_size, "inputs": to_plain(inputs)}
+    # A file changed twice within a tick of the clock keeps its modification time: only an older one proves anything.
+    coarse = before.st_mtime_ns % 1_000_000_000 == 0
+    if time.time_ns() - before.st_mtime_ns > (2_000_000_000 if coarse else _CLOCK_TICK_NS):
+        content["mtime_ns"] = before.st_mtime_ns
     return write_json(sidecar_path(output), content)
+
+
+def read_sidecar(output: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what the sidecar of an output says.
+
+    Args:
+        output: the finished file.
+
+    Raises:
+        OSError: when there is none.
+        ValueError: when it is cut off or something else.
+    """
+    # Bytes: there may be a hundred thousand of them, and they are read at every start of every job.
+    found = json.loads(sidecar_path(output).read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError(f"{sidecar_path(output)}: expected a mapping, found {type(found).__name__}")
+    return found
+
+
+def has_inputs(sidecar: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    """Whether a sidecar names the same inputs.
+
+    Args:
+        sidecar: as `read_sidecar` returns it.
+        inputs: as given to `write_sidecar`.
+    """
+    found = sidecar.get("inputs")
+    with contextlib.suppress(ValueError):  # arrays have no single answer
+        if found == inputs:
+            return True
+    return found == to_plain(inputs)
 
 
 def sidecar_matches(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> bool:
     """Whether an output is complete, unchanged, and made from the same inputs.
+
+    An output of the recorded size and modification time is unchanged; at another time, as after copying, its checksum
+    decides.
 
     Args:
         output: the file.
@@ -364,11 +412,30 @@ def sidecar_matches(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -
     Returns:
         False when output or sidecar is missing, cut off or changed, or the inputs differ.
     """
-    output = Path(output)
     try:
-        found = read_json(sidecar_path(output))
-        if not isinstance(found, dict) or output.stat().st_size != found.get("size"):
+        found = read_sidecar(output)
+        if not has_inputs(found, inputs):
             return False
-        return found.get("inputs") == to_plain(inputs) and sha256_file(output) == found.get("sha256")
+        status = Path(output).stat()
+        if status.st_size != found.get("size"):
+            return False
+        return status.st_mtime_ns == found.get("mtime_ns") or sha256_file(output) == found.get("sha256")
     except (OSError, ValueError):
         return False
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of a file: from its sidecar where that is of the file's size and time, else by reading it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: naming the file that cannot be read.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        found, status = read_sidecar(path), Path(path).stat()
+        known = (found.get("size"), found.get("mtime_ns"))
+        if known == (status.st_size, status.st_mtime_ns) and isinstance(found.get("sha256"), str):
+            return found["sha256"]
+    return sha256_file(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from infection_mt.config import Config
 from medshared.configuration import load_config, load_yaml_or_json, merge_mappings
 from medshared.files import read_json
+from medshared.processes import require_one_process, several_processes, started_processes
 
 if TYPE_CHECKING:
     from infection_mt.training import RunOptions
@@ -67,14 +68,36 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     return RunOptions(device=arguments.device, resume=arguments.resume, download=arguments.download)
 
 
+def together(arguments: argparse.Namespace, load: Callable[[], Config]) -> tuple[Config, RunOptions]:
+    """Let the processes of a run meet; process 0 reads the configuration first, which may make demonstration data.
+
+    Args:
+        arguments: Of :func:`infection_mt.cli.add_run_options`.
+        load: Reads the configuration.
+    """
+    options = run_options(arguments)
+    if started_processes().count == 1:
+        return load(), options
+    from medshared.distributed import first_goes_ahead, open_fabric
+    from medshared.gpu import select_device
+
+    open_fabric(select_device(options.device))
+    with first_goes_ahead():
+        return load(), options
+
+
 def run_folder(arguments: argparse.Namespace, config: Config, suffix: str = "") -> Path:
     """Return the run directory: ``--output``, or ``output_dir/experiment_name/run_id``."""
+    from medshared.distributed import shared_object
+
     if arguments.output is not None:
         return arguments.output
     run_id = config.run_id or datetime.now().strftime("%Y%m%d-%H%M%S")
-    return config.output_dir / config.experiment_name / f"{run_id}{suffix}"
+    # Process 0's clock names the folder.
+    return shared_object(config.output_dir / config.experiment_name / f"{run_id}{suffix}")
 
 
+@several_processes
 def train(arguments: argparse.Namespace) -> int:
     """Train one run, folds, seeds, or all three tasks."""
     return train_with_defaults(arguments, {})
@@ -87,8 +110,7 @@ def train_with_defaults(arguments: argparse.Namespace, defaults: Mapping[str, An
         arguments: Of :func:`infection_mt.cli.add_run_options` and of the verb or script.
         defaults: Keys of the calling script that the configuration file may replace.
     """
-    config = load_run_config(arguments, defaults)
-    options = run_options(arguments)
+    config, options = together(arguments, lambda: load_run_config(arguments, defaults))
     folds = getattr(arguments, "folds", None)
     if folds is not None:
         config = config.model_copy(update={"cv": config.cv.model_copy(update={"num_folds": folds})})
@@ -105,11 +127,13 @@ def train_with_defaults(arguments: argparse.Namespace, defaults: Mapping[str, An
         )
         return 0
     if getattr(arguments, "seeds", None):
+        require_one_process("--seeds", "make each seed a run of its own, then use infection-mt ensemble")
         from infection_mt.crossval import repeat_seeds
 
         repeat_seeds(config, run_folder(arguments, config), options, arguments.seeds)
         return 0
     if getattr(arguments, "task", None) == "all":
+        require_one_process("--task all", "train each task on its own, then use infection-mt compare")
         from infection_mt.comparison import train_all_tasks
 
         train_all_tasks(config, run_folder(arguments, config), options)

@@ -19,6 +19,7 @@ from infection_mt.reporting import assess
 from infection_mt.training import RunOptions, train_run
 from infection_mt.window_files import window_lists
 from infection_mt.windows import window_predictions
+from medshared.distributed import by_first, first_goes_ahead, shared_object
 from medshared.files import read_json, write_json
 from medshared.report import Report
 from medshared.runs import RunDirectory
@@ -48,20 +49,22 @@ def cross_validate(
         What ``cv_summary.json`` holds, or None while folds are missing.
     """
     config = config.resolved()
-    stacks = load_stacks(config.data, cache_folder(config))
-    store = FrameStore(stacks, config.data, cache_folder(config))
+    with first_goes_ahead():
+        stacks = load_stacks(config.data, cache_folder(config))
+        store = FrameStore(stacks, config.data, cache_folder(config))
     folds = range(config.cv.num_folds) if only is None else [only]
     for index in folds:
         run_folder = folder / f"fold_{index + 1}"
-        if options.resume and RunDirectory(run_folder).is_complete:
+        if options.resume and shared_object(RunDirectory(run_folder).is_complete):
             logger.info("fold %d is complete", index + 1)
             continue
-        data = prepare_data(config, fold_index=index, stacks=stacks, store=store)
+        with first_goes_ahead():
+            data = prepare_data(config, fold_index=index, stacks=stacks, store=store)
         train_run(config, run_folder, options, data=data, fold_index=index, command=command)
     runs = [folder / f"fold_{index + 1}" for index in range(config.cv.num_folds)]
-    if not all(RunDirectory(run).is_complete for run in runs):
+    if not shared_object(all(RunDirectory(run).is_complete for run in runs)):
         return None
-    return summarise_folds(config, folder, runs)
+    return by_first(lambda: summarise_folds(config, folder, runs))
 
 
 def repeat_seeds(config: Config, folder: Path, options: RunOptions, seeds: Sequence[int]) -> dict[str, Any]:

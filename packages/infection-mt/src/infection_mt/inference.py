@@ -15,11 +15,19 @@ from infection_mt.data.loading import evaluation_batches, iterate_batches, norma
 from infection_mt.data.prepare import table_targets, time_settings
 from infection_mt.data.table import FrameTable
 from infection_mt.targets import clamp_hours
+from medshared.distributed import collected, process_count, process_rank
 
 
 @torch.inference_mode()
 def predict_table(
-    model: Any, table: FrameTable, store: Any, config: Config, *, device: torch.device, batch_size: int
+    model: Any,
+    table: FrameTable,
+    store: Any,
+    config: Config,
+    *,
+    device: torch.device,
+    batch_size: int,
+    shared: bool = False,
 ) -> evaluation.Predictions:
     """Run a network over a frame table in evaluation mode.
 
@@ -30,21 +38,23 @@ def predict_table(
         config: Gives transforms, targets and the infected class.
         device: Where the network is.
         batch_size: Frames a batch.
+        shared: All processes of the run call this and take turns with the batches.
 
     Returns:
         Predictions of all N frames in table order.
     """
     was_training = model.training
     model.eval()
-    logits: list[Tensor] = []
-    times: list[Tensor] = []
-    for _, frames in iterate_batches(store, table, evaluation_batches(len(table), batch_size)):
+    batches = evaluation_batches(len(table), batch_size)
+    mine = batches[process_rank() :: process_count()] if shared else batches
+    found: list[tuple[Tensor | None, Tensor | None]] = []
+    for _, frames in iterate_batches(store, table, mine):
         x = normalise(frames.to(device), config.data.transforms)
         outputs = model.outputs(x)
-        if outputs.logits is not None:
-            logits.append(outputs.logits.float().cpu())
-        if outputs.time is not None:
-            times.append(outputs.time.float().cpu())
+        found.append((_on_cpu(outputs.logits), _on_cpu(outputs.time)))
+    found = collected(found) if shared else found
+    logits = [each for each, _ in found if each is not None]
+    times = [each for _, each in found if each is not None]
     model.train(was_training)
     hours = torch.cat(times).numpy()[:, 0] if times else None
     if hours is not None and config.multitask.clamp_predictions:
@@ -56,6 +66,10 @@ def predict_table(
         table_targets(config, table),
         metadata=[table.metadata(i) for i in range(len(table))],
     )
+
+
+def _on_cpu(output: Tensor | None) -> Tensor | None:
+    return None if output is None else output.float().cpu()
 
 
 def infected_columns(logits: NDArray[np.float32], config: Config) -> NDArray[np.float64]:

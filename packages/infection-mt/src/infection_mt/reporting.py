@@ -17,6 +17,7 @@ from infection_mt.inference import score
 from infection_mt.probabilities import sigmoid
 from infection_mt.window_files import write_temporal_metrics
 from infection_mt.windows import window_predictions
+from medshared.distributed import by_first
 from medshared.files import read_json, write_json
 from medshared.metrics.classification import (
     best_threshold,
@@ -38,6 +39,8 @@ def finish_run(
 ) -> dict[str, Any]:
     """Score the test set once and write every output of a run; ``results.json`` comes last.
 
+    All processes of the run predict, process 0 does the rest.
+
     Args:
         trainer: Holds the weights that score the test set.
         best_epoch: Their epoch.
@@ -47,8 +50,24 @@ def finish_run(
     Returns:
         What ``results.json`` holds.
     """
-    config, run = trainer.config, trainer.run
     validation, predictions = trainer.predict("val"), trainer.predict("test")
+    return by_first(
+        lambda: _write(
+            trainer, validation, predictions, best_epoch=best_epoch, fold_index=fold_index, seconds=seconds
+        )
+    )
+
+
+def _write(
+    trainer: Trainer,
+    validation: evaluation.Predictions,
+    predictions: evaluation.Predictions,
+    *,
+    best_epoch: int,
+    fold_index: int | None,
+    seconds: float,
+) -> dict[str, Any]:
+    config, run = trainer.config, trainer.run
     threshold = choose_threshold(validation, config)
     predictions.save(run.path)
     results = {

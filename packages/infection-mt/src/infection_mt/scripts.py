@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infection_mt.cli import add_run_options
 from medshared.command_line import guarded
+from medshared.processes import several_processes
 
 
 def train_multitask(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +58,7 @@ def _fold_arguments(text: str, argv: Sequence[str] | None) -> argparse.Namespace
     return parser.parse_args(argv)
 
 
+@several_processes
 def _train(arguments: argparse.Namespace) -> int:
     from infection_mt import commands
 
@@ -72,6 +74,7 @@ def _rescore(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@several_processes
 def _train_folds(arguments: argparse.Namespace) -> int:
     from infection_mt import commands
 
@@ -81,6 +84,7 @@ def _train_folds(arguments: argparse.Namespace) -> int:
     )
 
 
+@several_processes
 def _train_regression(arguments: argparse.Namespace) -> int:
     from infection_mt import commands
 

@@ -38,13 +38,18 @@ from infection_mt.models.base import Outputs, ResNetBase
 from infection_mt.models.checkpoint import model_for_run
 from infection_mt.optimisation import build_optimizer, build_scheduler
 from medshared.command_line import RunInterruptedError
-from medshared.gpu import (
-    capture_rng,
-    resolve_precision,
-    restore_rng,
-    seed_everything,
+from medshared.distributed import (
+    Share,
+    average_gradients,
+    barrier,
+    open_fabric,
+    optimizer_parameters,
+    restore_shared_rng,
+    stopped_together,
 )
+from medshared.gpu import capture_rng, resolve_precision, seed_everything, select_device
 from medshared.runs import RunDirectory, StopSignal
+from medshared.shared_layers import computing, share_layers
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +80,10 @@ class RunOptions:
 
 
 def make_fabric(config: Config, device: str) -> Fabric:
-    """Set up device and precision."""
-    from medshared.gpu import select_device
-
+    """Set up device, precision, and the other processes of the run."""
     chosen = select_device(device)
     precision = resolve_precision(config.training.precision, chosen, amp=config.training.amp)
-    devices: Any = [chosen.index] if chosen.index is not None else 1
-    return Fabric(accelerator=chosen.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+    return open_fabric(chosen, precision)
 
 
 def lower_is_better(metric: str) -> bool:
@@ -133,6 +135,7 @@ class Trainer:
         self.channels_last = self.fabric.device.type == "cuda" if wanted is None else wanted
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        share_layers(self.network, self.fabric.device)
         if config.training.compile:
             self.network.backbone.compile()
         self.model = self.fabric.setup_module(self.network)
@@ -202,11 +205,25 @@ class Trainer:
             return self.weighting(terms, m.classification_weight, m.regression_weight)
         return terms
 
-    def step(self, rows: Tensor, frames: Tensor, columns: Mapping[str, Tensor]) -> LossTerms:
-        """Forward, backward and update on one batch of normalised frames."""
+    def step(
+        self, rows: Tensor, frames: Tensor, columns: Mapping[str, Tensor], share: Share | None = None
+    ) -> LossTerms:
+        """Forward, backward and update on one batch of normalised frames.
+
+        Args:
+            rows: Samples of the batch.
+            frames: Those of this process's share of it.
+            columns: Labels and targets, indexed by sample.
+            share: What this process computes; by default everything.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self.loss(self.model.outputs(frames, columns["label"][rows]), rows, columns)
+        share = share or Share(len(rows), 0, 1)
+        with computing(share):
+            outputs = self.model.outputs(frames, columns["label"][rows[share.own]])
+        gathered = (None if each is None else share.gather(each.float()) for each in outputs)
+        terms = self.loss(Outputs(*gathered), rows, columns)
         self.fabric.backward(terms.total)
+        average_gradients(optimizer_parameters(self.optimizer))
         if self.config.training.grad_clip:
             # Under fp16 the first steps overflow by design and are skipped by the scaler.
             self.fabric.clip_gradients(
@@ -232,20 +249,24 @@ class Trainer:
         progress, table, columns = self.progress, self.data.tables["train"], self.columns["train"]
         sums = torch.tensor(progress.meter_sums, dtype=torch.float64, device=self.fabric.device)
         draws = self.augmentation.draw(len(table), seed=self.seed, epoch=epoch)
-        batches = self.sampler.batches(epoch, skip=progress.step)
+        batches = list(self.sampler.batches(epoch, skip=progress.step))
+        shares = [Share.of(len(indices)) for indices in batches]
+        own = [share.take(indices) for share, indices in zip(shares, batches, strict=True)]
         every = self.config.training.checkpoint_every_steps
-        for indices, frames in iterate_batches(self.data.store, table, batches):
+        read = iterate_batches(self.data.store, table, own)
+        for indices, share, (mine, frames) in zip(batches, shares, read, strict=True):
             rows = torch.from_numpy(indices).to(self.fabric.device)
-            images = self.augmentation.apply(frames.to(self.fabric.device), draws, indices)
-            terms = self.step(rows, self._input(images), columns)
+            images = self.augmentation.apply(frames.to(self.fabric.device), draws, mine)
+            terms = self.step(rows, self._input(images), columns, share)
             sums += torch.stack([term.detach().double() for term in terms]) * len(indices)
             progress.step += 1
             progress.seen += len(indices)
             due = every and progress.step % every == 0
-            if due or stop.requested:
+            stopped = stopped_together(stop)
+            if due or stopped:
                 progress.meter_sums = sums.tolist()
                 self.save_last()
-            if stop.requested:
+            if stopped:
                 raise RunInterruptedError(
                     f"stopped by {stop.name} in epoch {epoch} after {progress.step} steps; --resume continues"
                 )
@@ -276,6 +297,7 @@ class Trainer:
             self.config,
             device=self.fabric.device,
             batch_size=self.batch_size * self.config.data.eval_batch_size_multiplier,
+            shared=True,
         )
 
     def evaluate(self, predictions: evaluation.Predictions) -> dict[str, float]:
@@ -286,6 +308,7 @@ class Trainer:
 
     def fit(self, stop: StopSignal, sink: Any) -> None:
         """Train until the last epoch or early stopping, keeping ``last.pt`` and ``best.pt``."""
+        barrier()  # process 0 has made the run directory
         if self.options.resume and self.run.has_checkpoint("last"):
             self.restore()
         elif self.options.resume:
@@ -374,7 +397,7 @@ class Trainer:
             self.weighting.load_state_dict(state["weighting_state"])
         self.progress = Progress(**state["progress"])
         self.run.truncate_metrics(int(state["metrics_rows"]))
-        restore_rng(state["rng"])
+        restore_shared_rng(state["rng"])
         logger.info("resumed after epoch %d, step %d", self.progress.epoch, self.progress.step)
 
     def _check_same_run(self, saved: Mapping[str, Any]) -> None:
@@ -399,6 +422,7 @@ class Trainer:
 
     def load_best(self) -> int:
         """Load the weights that score the test set; return their epoch."""
+        barrier()  # process 0 may be writing them
         if self.config.test_weights == "last" or not self.run.has_checkpoint("best"):
             if self.config.test_weights != "last":
                 logger.warning("no epoch had a defined selection metric: the last epoch's weights are used")

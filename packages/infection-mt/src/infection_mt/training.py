@@ -11,11 +11,19 @@ from typing import Any
 from infection_mt.config import Config
 from infection_mt.data.prepare import RunData, plain_config, prepare_data
 from infection_mt.errors import TrainingError
-from infection_mt.trainer import DEFAULT_SELECTION, Progress, RunOptions, Trainer, lower_is_better
+from infection_mt.trainer import (
+    DEFAULT_SELECTION,
+    Progress,
+    RunOptions,
+    Trainer,
+    lower_is_better,
+    make_fabric,
+)
 from medshared.command_line import RunInterruptedError
+from medshared.distributed import first_goes_ahead, is_first, open_run, process_count, run_log
 from medshared.gpu import derive_seed, peak_memory_bytes
 from medshared.loggers import open_logger
-from medshared.runs import RunDirectory, StopSignal, run_logging
+from medshared.runs import StopSignal
 
 __all__ = [
     "DEFAULT_SELECTION",
@@ -67,19 +75,22 @@ def train_run(
     from infection_mt.reporting import finish_run
 
     config = config.resolved()
-    run = RunDirectory(folder)
-    run.create(plain_config(config), command=command, seed=config.seed, resume=options.resume)
-    with run_logging("infection_mt", run.path / "log.txt"), StopSignal() as stop:
+    if process_count() > 1:
+        make_fabric(config, options.device)  # they meet
+    run = open_run(folder)
+    with first_goes_ahead():
+        run.create(plain_config(config), command=command, seed=config.seed, resume=options.resume)
+    with run_log("infection_mt", run), StopSignal() as stop:
         started = time.perf_counter()
-        data = data or prepare_data(config, fold_index=fold_index)
+        with first_goes_ahead():
+            data = data or prepare_data(config, fold_index=fold_index)
         for warning in data.warnings:
             logger.warning(warning)
         for name, table in data.tables.items():
             logger.info("%s: %d stacks, %d frames", name, len(data.split.sides()[name]), len(table))
         trainer = trainer_class(config, data, run, options, seed=fold_seed(config, fold_index))
-        sink = open_logger(
-            config.logging.logger, run.path, project="infection-mt", config=plain_config(config)
-        )
+        kind = config.logging.logger if is_first() else "csv"  # which writes nothing itself
+        sink = open_logger(kind, run.path, project="infection-mt", config=plain_config(config))
         try:
             trainer.fit(stop, sink)
         finally:

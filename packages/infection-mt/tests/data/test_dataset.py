@@ -265,22 +265,6 @@ def test_an_epoch_holds_every_sample_once(n, batch_size, shuffle, drop_last, epo
             np.testing.assert_array_equal(a, b)
 
 
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4))
-def test_ranks_share_every_batch(n, batch_size, world):
-    whole = EpochSampler(n, batch_size, seed=1)
-    ranks = [
-        list(EpochSampler(n, batch_size, seed=1, rank=r, world_size=world).batches(2)) for r in range(world)
-    ]
-    for number, batch in enumerate(whole.batches(2)):
-        parts = [rank[number] for rank in ranks]
-        assert min(map(len, parts)) >= 1
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
-        together = np.concatenate(parts).tolist()
-        assert set(together) == set(batch.tolist())
-        if len(batch) >= world:
-            assert len(together) == len(batch)
-
-
 def test_orders_follow_seed_and_epoch():
     def order(seed, epoch):
         return EpochSampler(200, 7, seed=seed).order(epoch).tolist()
@@ -306,7 +290,6 @@ def test_weighted_draws_balance_the_classes():
     [
         ({"n": 0}, "at least one sample"),
         ({"batch_size": 0}, "batch size"),
-        ({"rank": 2, "world_size": 2}, "rank 2"),
         ({"weights": [1.0]}, "expected 5 numbers"),
         ({"weights": [1, 1, 1, 1, -1]}, "≥ 0"),
         ({"weights": [0] * 5}, "not all 0"),

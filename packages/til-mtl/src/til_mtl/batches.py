@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medshared.distributed import Share, process_count, process_rank
+from medshared.shared_layers import SharedRows
+from medshared.shared_layers import rows_of as shared_rows
 from til_mtl.config import Config
 from til_mtl.data.augment import Augmentation
 from til_mtl.data.loading import iterate_batches
@@ -21,6 +24,18 @@ if TYPE_CHECKING:
     from til_mtl.feature_cache import FeatureCache
 
 
+class WholeBatch(NamedTuple):
+    """A batch that several processes compute.
+
+    Attributes:
+        share: Which patches are this process's.
+        tasks: int64 [n], of all patches.
+    """
+
+    share: Share
+    tasks: Tensor
+
+
 class Batch(NamedTuple):
     """One step's patches.
 
@@ -30,6 +45,7 @@ class Batch(NamedTuple):
         tasks: int64 [n] on the CPU, where it decides what is computed: 0 tissue, 1 cells.
         indices: Positions in the store.
         features: What the frozen encoder gives; null: it has still to run.
+        whole: The batch of which these patches are this process's share; null: it is all of it.
     """
 
     images: Tensor
@@ -37,6 +53,24 @@ class Batch(NamedTuple):
     tasks: Tensor
     indices: np.ndarray
     features: Features | None = None
+    whole: WholeBatch | None = None
+
+    @property
+    def n(self) -> int:
+        """Patches of the batch, over all processes."""
+        return len(self.indices) if self.whole is None else self.whole.share.n
+
+    def has(self, task: int) -> bool:
+        """Return whether the batch has a patch of a task, in any process.
+
+        Args:
+            task: 0 tissue, 1 cells.
+        """
+        return bool(((self.tasks if self.whole is None else self.whole.tasks) == task).any())
+
+    def shared_rows(self, task: int) -> SharedRows | None:
+        """Return which of all patches of a task this process has; null when it has them all."""
+        return None if self.whole is None else shared_rows(self.whole.share, self.whole.tasks == task)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,13 +121,20 @@ class TrainingBatches:
             limit: Batches of the epoch.
             device: Where to.
         """
-        batches = islice(self.indices(epoch, skip), max(limit - skip, 0))
+        batches = list(islice(self.indices(epoch, skip), max(limit - skip, 0)))
+        shares = [Share.of(len(indices)) for indices in batches]
+        own = (share.take(indices) for share, indices in zip(shares, batches, strict=True))
         if self.features is not None:
-            yield from _with_features(self.store, self.features, batches, device)
-            return
-        yield from _with_images(
-            self.config, self.store, batches, device, augmentation=self.augmentation, epoch=epoch
-        )
+            parts = _with_features(self.store, self.features, own, device)
+        else:
+            parts = _with_images(
+                self.config, self.store, own, device, augmentation=self.augmentation, epoch=epoch
+            )
+        for share, indices, part in zip(shares, batches, parts, strict=True):
+            whole = (
+                None if share.count == 1 else WholeBatch(share, torch.from_numpy(self.store.tasks[indices]))
+            )
+            yield part._replace(whole=whole)
 
 
 def evaluation_batches(
@@ -104,7 +145,7 @@ def evaluation_batches(
     limit: int | None = None,
     batches: Iterator[np.ndarray] | None = None,
 ) -> Iterator[Batch]:
-    """Yield all patches in order, or those of given batches.
+    """Yield all patches in order, or those of given batches; every process its own turns.
 
     Args:
         config: Batch size, normalisation.
@@ -115,7 +156,8 @@ def evaluation_batches(
     """
     if batches is None:
         batches = EpochBatches(store.tasks, config.batch_size, shuffle=False, training=False).batches(0)
-    yield from _with_images(config, store, islice(batches, limit), device)
+    turns = islice(islice(batches, limit), process_rank(), None, process_count())
+    yield from _with_images(config, store, turns, device)
 
 
 def _with_images(

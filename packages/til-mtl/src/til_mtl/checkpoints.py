@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medshared.checkpoints import load_checkpoint
-from medshared.gpu import capture_rng, restore_rng
+from medshared.distributed import restore_shared_rng
+from medshared.gpu import capture_rng
 from til_mtl.config import Config
 from til_mtl.errors import CheckpointError
 
@@ -159,7 +160,7 @@ def restore_state(trainer: Trainer, path: Path) -> None:
         trainer.run.truncate_metrics(int(state["metrics_rows"]))
     elif not trainer.run.has_checkpoint("best"):  # the best weights so far stayed in the other run's folder
         trainer.progress.best_value = math.nan
-    restore_rng(state["rng"])
+    restore_shared_rng(state["rng"])
 
 
 def _finished(state: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from typing import Any
 from medshared.command_line import RunInterruptedError
 from medshared.configuration import load_config, load_yaml_or_json
 from medshared.process import StopSignal
+from medshared.processes import require_one_process, several_processes, started_processes
 from til_mtl.config import Config
 from til_mtl.errors import DataError
 from til_mtl.flags import config_mapping, warn_ignored
@@ -35,6 +36,7 @@ def read_config(arguments: argparse.Namespace, changes: dict[str, Any] | None = 
     return load_config(Config, mapping | config_mapping(arguments) | (changes or {}), label=label)
 
 
+@several_processes
 def train(arguments: argparse.Namespace) -> int:
     """Train one run, or one for each fold; with ``--test`` score a checkpoint instead."""
     warn_ignored(arguments)
@@ -42,37 +44,47 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.demo:
         from til_mtl.demo import demo_run_changes
 
+        require_one_process("--demo")
         changes = demo_run_changes(arguments)
     config = read_config(arguments, changes)
     if arguments.test:
+        require_one_process("--test")
         return _test(config, arguments)
     if arguments.ckpt_path is not None:
         raise ValueError(
             "--ckpt_path is the checkpoint of --test; --resume_from_checkpoint continues training"
         )
+    if started_processes().count > 1:
+        from til_mtl.trainer import make_fabric
+
+        make_fabric(config.resolved())
     if arguments.folds:
+        if len(arguments.folds) > 1:
+            require_one_process("--folds", "train each fold as a run of its own")
         return _train_folds(config, arguments)
     _train_one(config, _folder(config, arguments), arguments, None)
     return 0
 
 
 def _folder(config: Config, arguments: argparse.Namespace) -> Path:
+    from medshared.distributed import shared_object
     from til_mtl.training import next_version
 
     if arguments.output is not None:
         return arguments.output
     if arguments.resume:
         raise ValueError("--resume needs --output, the directory of the run to continue")
-    return next_version(config.log_dir)
+    return shared_object(next_version(config.log_dir))
 
 
 def _train_one(
     config: Config, folder: Path, arguments: argparse.Namespace, stop: StopSignal | None
 ) -> dict[str, Any]:
+    from medshared.distributed import shared_object
     from til_mtl.trainer import RunOptions
     from til_mtl.training import train_run
 
-    if arguments.resume and (folder / "results.json").is_file():
+    if arguments.resume and shared_object((folder / "results.json").is_file()):
         from medshared.files import read_json
 
         logger.info(
@@ -87,6 +99,7 @@ def _train_one(
 
 
 def _train_folds(config: Config, arguments: argparse.Namespace) -> int:
+    from medshared.distributed import is_first, stopped_together
     from til_mtl.folds import fold_config, write_fold_summary
 
     root = _folder(config, arguments)
@@ -94,7 +107,7 @@ def _train_folds(config: Config, arguments: argparse.Namespace) -> int:
     with StopSignal() as stop:
         for fold in arguments.folds:
             folder = root / f"fold{fold}"
-            if stop.requested:
+            if stopped_together(stop):
                 raise RunInterruptedError(f"stopped by {stop.name} before {folder}; --resume continues")
             try:
                 done[fold] = _train_one(fold_config(config, fold), folder, arguments, stop)
@@ -103,7 +116,7 @@ def _train_folds(config: Config, arguments: argparse.Namespace) -> int:
             except (OSError, ValueError, RuntimeError) as error:
                 logger.error("%s failed: %s", folder, error)
                 failed.append(str(folder))
-    if done:
+    if done and is_first():
         write_fold_summary(root, done)
     if failed:
         logger.error("%d of %d folds failed: %s", len(failed), len(arguments.folds), ", ".join(failed))

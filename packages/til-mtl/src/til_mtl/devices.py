@@ -7,6 +7,7 @@ import logging
 import torch
 
 from medshared.gpu import select_device
+from medshared.processes import started_processes
 from til_mtl.config import Config
 from til_mtl.errors import TrainingError
 
@@ -30,7 +31,9 @@ def choose_device(config: Config) -> torch.device:
     if config.gpus == 0 or accelerator == "cpu":
         return select_device("cpu")
     asked = config.gpus if config.gpus is not None else config.devices
-    if asked in (None, "auto", 1, "1", -1, "-1"):
+    started = started_processes()
+    together = started.count > 1 and str(asked) == str(started.local_count)  # each gets one device
+    if together or asked in (None, "auto", 1, "1", -1, "-1"):
         name = {"gpu": "cuda", "cuda": "cuda", "mps": "mps"}.get(accelerator, "auto")
         if config.gpus is not None and not torch.cuda.is_available():
             logger.warning("gpus: %s: there is no CUDA device, the CPU is used", config.gpus)
@@ -39,5 +42,6 @@ def choose_device(config: Config) -> torch.device:
     if isinstance(asked, str) and len(parts) == 1 and parts[0].strip().isdigit():
         return select_device(f"cuda:{int(parts[0])}")
     raise TrainingError(
-        f"devices {asked!r}: a run uses one device; give --device cuda:N, and start several folds side by side"
+        f"devices {asked!r}: a process uses one device; give --device cuda:N, and start several folds side by side, "
+        "or start a process for each device with torchrun or srun"
     )

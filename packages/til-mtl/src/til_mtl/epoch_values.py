@@ -8,11 +8,13 @@ batch size, and a batch without a task counts 0 for it, so that values depend on
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from medshared.distributed import collected, process_count
 from til_mtl.config import TISSUES, Config
 from til_mtl.losses import CellTerms, TissueTerms
 
@@ -21,6 +23,11 @@ _STEP_KEYS = {
     "seg": ("loss_seg", "bce_loss", "dice_loss", "dice3"),
     "det": ("loss_det", "bce_loss", "froc"),
 }
+
+
+# What one step adds: terms of both tasks, the loss, the number of samples, the original's FROC.
+StepTerms = tuple[TissueTerms | None, CellTerms | None, Tensor, int, float | None]
+Other = TypeVar("Other")
 
 
 class EpochValues:
@@ -189,6 +196,27 @@ class EpochValues:
         self.n = dict(state["n"])
         self.confusion = state["confusion"].to(self.device)
         self.sums = {key: value.to(self.device) for key, value in state["sums"].items()}
+
+
+def in_order(
+    found: Sequence[tuple[StepTerms, Other]], device: torch.device
+) -> Sequence[tuple[StepTerms, Other]]:
+    """Return what all processes found in turns, in order; a process on its own keeps what it has.
+
+    Args:
+        found: Of every batch of this process: its terms, and what goes with them.
+        device: Where the terms are needed.
+    """
+    if process_count() == 1:
+        return found
+    sent = collected([((*(_moved(term, "cpu") for term in step),), other) for step, other in found])
+    return [((*(_moved(term, device) for term in step),), other) for step, other in sent]  # type: ignore[misc]
+
+
+def _moved(term: Any, device: torch.device | str) -> Any:
+    if isinstance(term, tuple):
+        return type(term)(*(_moved(each, device) for each in term))
+    return term.to(device) if isinstance(term, Tensor) else term
 
 
 def tissue_names(n: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ channels are trained as independent detectors and read as a softmax, which is th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from til_mtl.errors import TrainingError
 from til_mtl.one_hot import class_channels, one_hot_label
+
+if TYPE_CHECKING:
+    from medshared.shared_layers import SharedRows
 
 BCE_WEIGHT = 0.01  # of the tissue term's cross-entropy
 EPS = 1e-8
@@ -54,7 +57,12 @@ class _PixelSums(NamedTuple):
 
 
 def tissue_loss(
-    logits: Tensor, labels: Tensor, *, exact: bool = True, per_sample_dice: bool = True
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    exact: bool = True,
+    per_sample_dice: bool = True,
+    shared: SharedRows | None = None,
 ) -> TissueTerms | None:
     """Soft Dice loss + 0.01 · binary cross-entropy.
 
@@ -65,6 +73,8 @@ def tissue_loss(
             original's labels 1e-6 and 1.000001, with such pixels counted as "no class".
         per_sample_dice: True for the multi-task formula, in which dice_total is the mean over samples of
             2·Σ_c I_ic / Σ_c U_ic; False for that of ``Seg_main``, which pools the batch.
+        shared: Says which of the batch's samples these are, where several processes compute it: the terms are those of
+            the whole batch.
 
     Returns:
         The terms; None without a sample. With ``exact``, a sample without annotation counts in no mean.
@@ -75,9 +85,10 @@ def tissue_loss(
         >>> round(float(terms.dice_total), 4), round(float(terms.bce), 4)
         (0.3333, 0.6931)
     """
-    if len(logits) == 0:
+    samples = len(logits) if shared is None else shared.n
+    if samples == 0:
         return None
-    sums = _pixel_sums(logits, labels, exact)
+    sums = _pixel_sums(logits, labels, exact, shared)
     n = sums.counts.sum().clamp(min=1)
     bce = (sums.bce * sums.counts).sum() / n
     if per_sample_dice:
@@ -90,14 +101,19 @@ def tissue_loss(
         pooled = torch.stack([sums.intersection.sum(0), sums.union.sum(0) + EPS])
         dice_total = 2 * pooled[0].sum() / pooled[1].sum()
         dice_loss = 1 - dice_total
-    confusion = confusion_counts(logits, labels)
+    confusion = confusion_counts(logits, labels, shared)
     dice = class_dice(pooled, confusion if exact else None)
     loss = BCE_WEIGHT * bce + dice_loss
-    return TissueTerms(loss, bce, dice_loss, dice_total, dice, pooled.detach(), len(logits), confusion)
+    return TissueTerms(loss, bce, dice_loss, dice_total, dice, pooled.detach(), samples, confusion)
 
 
 def cell_loss(
-    logits: Tensor, labels: Tensor, *, exact: bool = True, dice_weight: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    exact: bool = True,
+    dice_weight: float = 0.0,
+    shared: SharedRows | None = None,
 ) -> CellTerms | None:
     """Binary cross-entropy; the Dice loss, which the original computes and drops, on request.
 
@@ -106,20 +122,22 @@ def cell_loss(
         labels: ``[B, H, W]``, 0 or 1; 250 for pixels that nobody annotated.
         exact: See `tissue_loss`.
         dice_weight: Weight ≥ 0 of 1 − 2·ΣI/ΣU over the batch and both classes.
+        shared: See `tissue_loss`.
 
     Returns:
         The terms; None without a sample.
     """
-    if len(logits) == 0:
+    samples = len(logits) if shared is None else shared.n
+    if samples == 0:
         return None
-    sums = _pixel_sums(logits, labels, exact)
+    sums = _pixel_sums(logits, labels, exact, shared)
     bce = (sums.bce * sums.counts).sum() / sums.counts.sum().clamp(min=1)
     pooled = torch.stack([sums.intersection.sum(0), sums.union.sum(0) + EPS])
     loss = bce
     if dice_weight:
         loss = bce + dice_weight * (1 - 2 * pooled[0].sum() / pooled[1].sum())
-    dice = class_dice(pooled, confusion_counts(logits, labels) if exact else None)
-    return CellTerms(loss, bce, dice, pooled.detach(), len(logits))
+    dice = class_dice(pooled, confusion_counts(logits, labels, shared) if exact else None)
+    return CellTerms(loss, bce, dice, pooled.detach(), samples)
 
 
 def total_loss(
@@ -168,12 +186,13 @@ class UncertaintyWeighting(nn.Module):
         return total_loss(scaled[0], scaled[1], weights) + penalty  # type: ignore[arg-type]
 
 
-def confusion_counts(logits: Tensor, labels: Tensor) -> Tensor:
+def confusion_counts(logits: Tensor, labels: Tensor, shared: SharedRows | None = None) -> Tensor:
     """Count pixels by truth and prediction.
 
     Args:
         logits: ``[B, C, H, W]``; the prediction is the argmax.
         labels: ``[B, H, W]``; values outside 0 … C−1 are left out.
+        shared: Counts are added over all processes.
 
     Returns:
         ``[C, C]`` int64, rows truth. Neither a copy from the GPU nor an operation with varying results is needed.
@@ -182,7 +201,8 @@ def confusion_counts(logits: Tensor, labels: Tensor) -> Tensor:
     labels = labels.long()
     pairs = torch.where(labels < classes, labels * classes + logits.detach().argmax(1), -1).flatten()
     cells = torch.arange(classes * classes, device=logits.device)
-    return torch.stack([(pairs == cell).sum() for cell in cells]).view(classes, classes)
+    counts = torch.stack([(pairs == cell).sum() for cell in cells]).view(classes, classes)
+    return counts if shared is None else shared.total(counts)
 
 
 def class_dice(sums: Tensor, confusion: Tensor | None) -> Tensor:
@@ -199,7 +219,12 @@ def class_dice(sums: Tensor, confusion: Tensor | None) -> Tensor:
     return torch.where(seen > 0, dice, torch.nan)
 
 
-def _pixel_sums(logits: Tensor, labels: Tensor, exact: bool) -> _PixelSums:
+def _pixel_sums(logits: Tensor, labels: Tensor, exact: bool, shared: SharedRows | None) -> _PixelSums:
+    sums = _own_pixel_sums(logits, labels, exact)
+    return sums if shared is None else _PixelSums(*map(shared.gather, sums))
+
+
+def _own_pixel_sums(logits: Tensor, labels: Tensor, exact: bool) -> _PixelSums:
     if logits.dtype in (torch.float16, torch.bfloat16):  # sums over 65,536 pixels need more digits
         logits = logits.float()
     classes = logits.shape[1]

@@ -249,6 +249,14 @@ class PatchScorer:
             self._detections.append(found)
             self._truth.append(truth)
 
+    def extend(self, other: PatchScorer) -> None:
+        """Add the batches of another scorer behind one's own."""
+        self._indices += other._indices
+        self._tasks += other._tasks
+        self._confusion += other._confusion
+        self._detections += other._detections
+        self._truth += other._truth
+
     def scores(self, store: PatchStore) -> PatchScores:
         """Return the results of all batches added."""
         width, height = self.config.img_size

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from medshared.command_line import guarded
+from medshared.processes import several_processes
 from til_mtl.config import Task
 
 
@@ -25,7 +26,7 @@ def _guarded(name: str, arguments: argparse.Namespace) -> int:
 
         return getattr(commands, name)(parsed)
 
-    return guarded(handler, arguments)
+    return guarded(several_processes(handler) if name == "train" else handler, arguments)
 
 
 def main_mtl(argv: Sequence[str] | None = None) -> int:

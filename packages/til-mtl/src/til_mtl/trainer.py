@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,25 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from medshared.command_line import RunInterruptedError
+from medshared.distributed import (
+    average_gradients,
+    barrier,
+    is_first,
+    open_fabric,
+    optimizer_parameters,
+    shared_object,
+    stopped_together,
+)
 from medshared.gpu import resolve_precision, seed_everything
 from medshared.process import progress as show_progress
 from medshared.runs import RunDirectory, StopSignal
+from medshared.shared_layers import computing, share_layers
 from til_mtl.batches import Batch, TrainingBatches, evaluation_batches, rows_of
 from til_mtl.checkpoints import Progress, best_state, complete_state, link_original_name, restore_state
 from til_mtl.config import Config
+from til_mtl.data.store import PatchStore
 from til_mtl.devices import choose_device
-from til_mtl.epoch_values import EpochValues
+from til_mtl.epoch_values import EpochValues, StepTerms, in_order
 from til_mtl.errors import TrainingError
 from til_mtl.limits import batches_left, parse_duration, validation_points
 from til_mtl.losses import CellTerms, TissueTerms, UncertaintyWeighting, cell_loss, tissue_loss, total_loss
@@ -48,6 +60,13 @@ class RunOptions:
     download: bool = False  # allow fetching ImageNet weights
 
 
+def make_fabric(config: Config) -> tuple[Fabric, str]:
+    """Set up device, precision and the other processes of the run; return the precision's name too."""
+    device = choose_device(config)
+    precision = resolve_precision(config.precision, device)
+    return open_fabric(device, precision), precision
+
+
 def lower_is_better(metric: str) -> bool:
     """Return whether a selection metric improves downwards."""
     return "loss" in metric
@@ -65,13 +84,7 @@ class Trainer:
 
     def __init__(self, config: Config, data: RunData, run: RunDirectory, options: RunOptions) -> None:
         self.config, self.data, self.run, self.options = config, data, run, options
-        device = choose_device(config)
-        self.precision = resolve_precision(config.precision, device)
-        self.fabric = Fabric(
-            accelerator=device.type,
-            devices=[device.index] if device.index is not None else 1,
-            precision=self.precision,  # type: ignore[arg-type]
-        )
+        self.fabric, self.precision = make_fabric(config)
         seed_everything(config.seed_everything, deterministic=config.deterministic)
         torch.backends.cudnn.benchmark = config.benchmark
         self.network = build_network(config, allow_download=options.download)
@@ -93,6 +106,7 @@ class Trainer:
         self.channels_last = self.fabric.device.type == "cuda" if wanted is None else wanted
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        share_layers(self.network, self.fabric.device)
         self.model: Any = self.fabric.setup_module(self.network)
         self._maps, self._decode = self.network.maps, self.network.decode
         if config.compile:
@@ -139,13 +153,25 @@ class Trainer:
         config, exact = self.config, bool(self.config.resolved_value("exact_labels"))
         tissue = cells = None
         is_cell = batch.tasks == 1
-        if maps.seg is not None and not bool(is_cell.all()):
+        if maps.seg is not None and batch.has(0):
             logits, labels = rows_of(maps.seg, ~is_cell), rows_of(batch.masks, ~is_cell)
             # The single-task script pools Dice over the batch, the multi-task one takes it patch by patch.
-            tissue = tissue_loss(logits.float(), labels, exact=exact, per_sample_dice=config.task == "mtl")
-        if maps.det is not None and bool(is_cell.any()):
+            tissue = tissue_loss(
+                logits.float(),
+                labels,
+                exact=exact,
+                per_sample_dice=config.task == "mtl",
+                shared=batch.shared_rows(0),
+            )
+        if maps.det is not None and batch.has(1):
             logits, labels = rows_of(maps.det, is_cell), rows_of(batch.masks, is_cell)
-            cells = cell_loss(logits.float(), labels, exact=exact, dice_weight=config.det_dice)
+            cells = cell_loss(
+                logits.float(),
+                labels,
+                exact=exact,
+                dice_weight=config.det_dice,
+                shared=batch.shared_rows(1),
+            )
         if tissue is None and cells is None:
             raise TrainingError("a batch has no patch of the network's task; check the folders of data_dir")
         if self.weighting is not None:
@@ -184,7 +210,7 @@ class Trainer:
             if ends:
                 break
             # Only after an update: gradients that wait for one are not saved.
-            if update and stop.requested:
+            if update and stopped_together(stop):
                 self._add_seconds(started)
                 self.save_last()
                 raise RunInterruptedError(
@@ -208,17 +234,27 @@ class Trainer:
         return batches_left(self.config, "train", len(self.batches))
 
     def _step(self, batch: Batch, update: bool) -> None:
-        maps = self.maps(batch)
+        with nullcontext() if batch.whole is None else computing(batch.whole.share):
+            maps = self.maps(batch)
         loss, tissue, cells = self.loss(maps, batch)
         self.fabric.backward(loss / self.config.accumulate_grad_batches)
         if update:
+            average_gradients(optimizer_parameters(self.optimizer))
             self._clip()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         froc = None
         if self.config.resolved_value("train_froc") and maps.det is not None:
-            froc = self.scorer.batch_froc(maps.det.detach(), batch)
-        self.values.add(tissue, cells, loss, len(batch.indices), froc)
+            froc = self._batch_froc(maps.det.detach(), batch)
+        self.values.add(tissue, cells, loss, batch.n, froc)
+
+    def _batch_froc(self, logits: Tensor, batch: Batch) -> float:
+        """Return the original's FROC of a batch, over the patches of all processes."""
+        if batch.whole is not None:
+            share, tasks = batch.whole
+            logits = share.gather(logits)
+            batch = batch._replace(masks=share.gather(batch.masks), tasks=tasks, whole=None)
+        return self.scorer.batch_froc(logits, batch)
 
     def _clip(self) -> None:
         value = self.config.gradient_clip_val
@@ -239,38 +275,51 @@ class Trainer:
             return True
         if progress.epoch < (config.min_epochs or 0) or progress.global_step < (config.min_steps or 0):
             return False
-        return config.max_time is not None and progress.seconds >= parse_duration(config.max_time)
+        # Process 0's clock counts, so that all stop at the same step.
+        return config.max_time is not None and shared_object(progress.seconds) >= parse_duration(
+            config.max_time
+        )
 
     # ------------------------------------------------------------------ validation
 
     def evaluate(self, name: str, limit: int | None = None) -> tuple[dict[str, float], PatchScores]:
         """Score a set: losses and Dice under the original's names, FROC, and what each patch gave.
 
+        All processes of the run take turns with the batches, and all get the result.
+
         Args:
             name: ``train``, ``val`` or ``test``.
             limit: Batches; null takes all.
         """
         values, scorer = EpochValues(self.config, self.fabric.device), PatchScorer(self.config)
-        legacy = self.config.resolved_value("froc") == "legacy"
         store, batches = self.data.stores[name], None
         if self.config.overfit_batches and name == "val":
             store, batches = self.data.stores["train"], self.batches.indices(0)
         self.model.eval()
         with torch.no_grad():
-            for batch in evaluation_batches(
+            read = evaluation_batches(
                 self.config, store, device=self.fabric.device, limit=limit, batches=batches
-            ):
-                maps = self.maps(batch)
-                loss, tissue, cells = self.loss(maps, batch)
-                froc = scorer.batch_froc(maps.det, batch) if legacy and maps.det is not None else None
-                values.add(tissue, cells, loss, len(batch.indices), froc)
-                scorer.add(maps, batch, store)
+            )
+            found = [self._score_batch(batch, store) for batch in read]
+        for step, part in in_order(found, self.fabric.device):
+            values.add(*step)
+            scorer.extend(part)
         scores = scorer.scores(store)
         prefix = "val" if name == "val" else name
-        found = values.values(prefix, scores.froc())
+        named = values.values(prefix, scores.froc())
         if self.config.task != "seg":
-            found[f"{prefix}_froc_tiger"] = scores.froc()
-        return found, scores
+            named[f"{prefix}_froc_tiger"] = scores.froc()
+        return named, scores
+
+    def _score_batch(self, batch: Batch, store: PatchStore) -> tuple[StepTerms, PatchScorer]:
+        """Return what `EpochValues.add` takes of a batch, and the scores of its patches."""
+        legacy = self.config.resolved_value("froc") == "legacy"
+        scorer = PatchScorer(self.config)
+        maps = self.maps(batch)
+        loss, tissue, cells = self.loss(maps, batch)
+        froc = scorer.batch_froc(maps.det, batch) if legacy and maps.det is not None else None
+        scorer.add(maps, batch, store)
+        return (tissue, cells, loss, len(batch.indices), froc), scorer
 
     def limit(self, name: str) -> int:
         """Return how many batches of ``val`` or ``test`` the configuration leaves."""
@@ -326,6 +375,8 @@ class Trainer:
             progress.global_step,
         )
         path = self.run.save_checkpoint("best", best_state(self, validated))
+        if not is_first():
+            return
         # The original counts steps from 0 and names the last one.
         link_original_name(path, progress.epoch, progress.global_step - 1)
 
@@ -333,6 +384,7 @@ class Trainer:
 
     def fit(self, stop: StopSignal, sink: Any) -> None:
         """Train until the last epoch or limit, keeping ``last.pt`` and the best checkpoint."""
+        barrier()  # process 0 has made the run directory
         if self.options.resume_from_checkpoint is not None:
             self.restore(self.options.resume_from_checkpoint)
         elif self.options.resume and self.run.has_checkpoint("last"):
@@ -350,7 +402,7 @@ class Trainer:
         while not finished:
             with torch.autograd.set_detect_anomaly(config.detect_anomaly):
                 self.train_epoch(stop, sink)
-            finished, stopped = self.progress.epoch >= epochs or self._is_over(), stop.requested
+            finished, stopped = self.progress.epoch >= epochs or self._is_over(), stopped_together(stop)
             due = self.progress.epoch % config.save_every_n_epochs == 0
             if self._keeps_checkpoints and (due or finished or stopped):
                 self.save_last()
@@ -379,6 +431,7 @@ class Trainer:
 
     def load_best(self) -> int:
         """Load the selected weights; return their epoch."""
+        barrier()  # process 0 may be writing them
         if not self.run.has_checkpoint("best"):
             if self._keeps_checkpoints:
                 logger.warning("no epoch had a defined %s: the last weights are used", self.config.monitor)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medshared.distributed import by_first, first_goes_ahead, is_first, open_run, process_count, run_log
 from medshared.gpu import peak_memory_bytes
 from medshared.loggers import open_logger
-from medshared.runs import RunDirectory, StopSignal, run_logging
+from medshared.runs import RunDirectory, StopSignal
 from medshared.tables import write_table
 from til_mtl.checkpoints import plain_config
 from til_mtl.config import Config
@@ -18,7 +19,7 @@ from til_mtl.devices import choose_device
 from til_mtl.errors import CheckpointError
 from til_mtl.patch_scores import PatchScores
 from til_mtl.run_data import RunData, load_run_data
-from til_mtl.trainer import RunOptions, Trainer
+from til_mtl.trainer import RunOptions, Trainer, make_fabric
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,14 @@ def train_run(
     """
     config, options = config.resolved(), options or RunOptions()
     _check_first(config, options)
-    data = data or load_run_data(config)
-    run = RunDirectory(folder)
-    run.create(plain_config(config), command=command, seed=config.seed_everything, resume=options.resume)
-    with run_logging("til_mtl", run.path / "log.txt"):
+    if process_count() > 1:
+        make_fabric(config)  # they meet
+    with first_goes_ahead():
+        data = data or load_run_data(config)
+    run = open_run(folder)
+    with first_goes_ahead():
+        run.create(plain_config(config), command=command, seed=config.seed_everything, resume=options.resume)
+    with run_log("til_mtl", run):
         if stop is not None:
             return _train(config, data, run, options, stop, report=report)
         with StopSignal() as own:
@@ -94,7 +99,8 @@ def _train(
     if config.enable_model_summary:
         n = sum(p.numel() for p in trainer.network.parameters() if p.requires_grad)
         logger.info("total parameter count: %d trainable", n)
-    sink = open_logger(config.logger, run.path, project="til-mtl", config=plain_config(config))
+    kind = config.logger if is_first() else "csv"  # which writes nothing itself
+    sink = open_logger(kind, run.path, project="til-mtl", config=plain_config(config))
     try:
         trainer.fit(stop, sink)
     finally:
@@ -114,9 +120,8 @@ def _train(
         "training_seconds": trainer.progress.seconds,
         "seconds": time.perf_counter() - started,
     }
-    return finish_run(
-        run, results, {name: found for name, (_, found) in scores.items()}, trainer if report else None
-    )
+    of_patches = {name: found for name, (_, found) in scores.items()}
+    return by_first(lambda: finish_run(run, results, of_patches, trainer if report else None))
 
 
 def finish_run(

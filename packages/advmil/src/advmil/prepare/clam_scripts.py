@@ -20,7 +20,7 @@ from advmil.prepare.process_list import (
 )
 from medshared.batch import EmptyResultError, Outcome, Task, attempt, write_batch_report
 from medshared.command_line import guarded
-from medshared.files import sha256_file
+from medshared.leases import checksum
 from medshared.process import progress
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def _feature_task(
             raise EmptyResultError(f"{coordinates}: no such file, so the slide is skipped: it has no patches")
         return own.inputs() | {
             "slide": stamp(path),
-            "coordinates": sha256_file(coordinates),
+            "coordinates": checksum(coordinates),
             "encoder": encoder.name,
             "weights": encoder.weights,
         }

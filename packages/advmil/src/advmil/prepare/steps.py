@@ -11,6 +11,7 @@ from advmil.errors import DataError
 from advmil.prepare.plan import Preparation, SlideJob, stamp
 from medshared.batch import EmptyResultError, NotYetError, Task
 from medshared.files import sha256_file
+from medshared.leases import checksum
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def patch_tasks(p: Preparation, slides: Sequence[SlideJob]) -> list[Task]:
             if not contours.is_file():
                 raise DataError(f"{contours}: no such file; run the step segment first")
             chosen = {"use_padding": own.use_padding, "contour_fn": own.contour_fn}
-            return size | chosen | {"slide": stamp(slide.path), "contours": sha256_file(contours)}
+            return size | chosen | {"slide": stamp(slide.path), "contours": checksum(contours)}
 
         def work() -> str:
             return patch_slide(slide.path, p.tiles, own, **size)
@@ -219,7 +220,7 @@ def graph_task(slide: str, features: Path, coordinates: Path, folder: Path) -> T
 def _checksum(coordinates: Path) -> str:
     if not coordinates.is_file():
         raise EmptyResultError(f"{coordinates}: no such file: the slide is blank or was not patched yet")
-    return sha256_file(coordinates)
+    return checksum(coordinates)
 
 
 StepTasks = Callable[[Sequence[SlideJob]], list[Task]]

@@ -13,8 +13,8 @@ from advmil.prepare.plan import PROCESS_LIST, find_slide
 from advmil.prepare.steps import cluster_task, graph_task
 from medshared.batch import Task, run_batch, write_batch_report
 from medshared.command_line import guarded
-from medshared.files import sha256_file, write_bytes
-from medshared.leases import Shard
+from medshared.files import write_bytes
+from medshared.leases import Shard, checksum
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def _big_to_small(arguments: argparse.Namespace) -> int:
 def _big_to_small_task(source: Path, target: Path, arguments: argparse.Namespace) -> Task:
     def inputs() -> dict[str, Any]:
         return {
-            "source": sha256_file(source),
+            "source": checksum(source),
             "scale": arguments.scale,
             "legacy_offsets": arguments.legacy_offsets,
         }

@@ -239,27 +239,21 @@ class EpochSampler:
         shuffle: bool = True,
         drop_last: bool = False,
         weights: ArrayLike | None = None,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         """Describe an epoch.
 
         Args:
             n: Samples.
-            batch_size: Of the global batch, over all processes.
+            batch_size: Of the batch that all processes share.
             seed: Of the order.
             shuffle: A new permutation every epoch; otherwise the samples in order.
             drop_last: Leave out a last batch that is not full.
             weights: [n] chances ≥ 0 of drawing with replacement instead of a permutation.
-            rank: Number of this process.
-            world_size: Processes that share every batch.
         """
         if n < 1 or batch_size < 1:
             raise ValueError(f"expected at least one sample and a batch size ≥ 1, found {n} and {batch_size}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not in 0 … {world_size - 1}")
         self.n, self.batch_size, self.seed, self.shuffle = n, batch_size, seed, shuffle
-        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self.drop_last = drop_last
         self.chances: NDArray[np.float64] | None = None
         if weights is not None:
             w = np.asarray(weights, dtype=np.float64)
@@ -277,16 +271,14 @@ class EpochSampler:
         return full + (rest > 0)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """[n] sample numbers of an epoch, over all processes."""
+        """[n] sample numbers of an epoch."""
         generator = np.random.Generator(np.random.Philox(derive_seed(self.seed, "sampler", epoch)))
         if self.chances is not None:
             return generator.choice(self.n, size=self.n, replace=True, p=self.chances).astype(np.int64)
         return generator.permutation(self.n).astype(np.int64) if self.shuffle else np.arange(self.n)
 
     def batches(self, epoch: int, skip: int = 0) -> Iterator[NDArray[np.int64]]:
-        """This process's part of every batch.
-
-        A last batch smaller than ``world_size`` is filled by repeating its samples, so that no process is idle.
+        """Every batch, over all processes.
 
         Args:
             epoch: Number of the epoch.
@@ -297,10 +289,7 @@ class EpochSampler:
             start, end = number * self.batch_size, (number + 1) * self.batch_size
             if number == len(self) - 1 and not self.drop_last:
                 end = self.n
-            batch = order[start:end]
-            if len(batch) < self.world_size:
-                batch = np.resize(batch, self.world_size)
-            yield batch[self.rank :: self.world_size]
+            yield order[start:end]
 
 
 def sampler_weights(labels: ArrayLike) -> NDArray[np.float64]:

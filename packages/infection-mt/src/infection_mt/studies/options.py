@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from infection_mt.cli import add_device, add_run_options
 from medshared.command_line import guarded
 from medshared.leases import Shard
+from medshared.processes import require_one_process, several_processes
 
 logger = logging.getLogger(__name__)
 
@@ -133,10 +135,13 @@ class Script:
         arguments = self.parser(name).parse_args(argv)
         return guarded(self._start, arguments)
 
+    @several_processes
     def _start(self, arguments: argparse.Namespace) -> int:
         for flag, reason in self.dead.items():
             if getattr(arguments, flag.lstrip("-").replace("-", "_")) is not None:
                 logger.warning("%s has no effect: %s", flag, reason)
         module, function = self.handler.split(":")
         handler = getattr(importlib.import_module(f"infection_mt.studies.{module}"), function)
+        if not getattr(handler, "several_processes", False):
+            require_one_process(Path(sys.argv[0]).name)
         return int(handler(arguments) or 0)

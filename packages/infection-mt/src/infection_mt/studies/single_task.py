@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infection_mt import evaluation
-from infection_mt.commands import load_run_config, run_options
+from infection_mt.commands import load_run_config, together
 from infection_mt.config import Config
 from infection_mt.data.dataset import FrameStore
 from infection_mt.data.prepare import RunData, cache_folder, prepare_data
@@ -19,7 +19,9 @@ from infection_mt.operating_points import format_threshold_table, format_time_bi
 from infection_mt.training import RunOptions, Trainer, train_run
 from medshared.checkpoints import save_checkpoint
 from medshared.configuration import load_yaml_or_json
+from medshared.distributed import by_first, first_goes_ahead, is_first, shared_object
 from medshared.files import read_json, write_bytes, write_json, write_text
+from medshared.processes import several_processes
 from medshared.runs import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -89,12 +91,13 @@ def fold_index_of(config: Config, number: int) -> int | None:
     return None if config.cv.num_folds == 1 else number - 1
 
 
+@several_processes
 def train(arguments: argparse.Namespace) -> int:
     """Train the folds of ``train.py`` and write its files."""
-    config = load_single_task(arguments)
+    config, options = together(arguments, lambda: load_single_task(arguments))
     if arguments.resume and arguments.output is None and config.run_id is None:
         raise ValueError("--resume needs to know which run: give --output RUN, or set run_id")
-    run_id = config.run_id or datetime.now().strftime("%Y%m%d-%H%M%S")
+    run_id = config.run_id or shared_object(datetime.now().strftime("%Y%m%d-%H%M%S"))
     outputs, name = config.logging.output_dir or config.output_dir, config.experiment_name
     logs = arguments.output or outputs / name / run_id
     root = config.training.checkpoint_dir or Path("checkpoints")
@@ -103,15 +106,16 @@ def train(arguments: argparse.Namespace) -> int:
     k = config.cv.num_folds
     if arguments.fold is not None and not 1 <= arguments.fold <= k:
         raise ValueError(f"--fold {arguments.fold}: expected 1 to {k}")
-    stacks = load_stacks(config.data, cache_folder(config))
-    store = FrameStore(stacks, config.data, cache_folder(config))
+    with first_goes_ahead():
+        stacks = load_stacks(config.data, cache_folder(config))
+        store = FrameStore(stacks, config.data, cache_folder(config))
     summary = []
     for number in [arguments.fold] if arguments.fold is not None else range(1, k + 1):
         index = fold_index_of(config, number)
-        data = prepare_data(config, fold_index=index, stacks=stacks, store=store)
-        entry = train_fold(config, data, number, logs, checkpoints, run_options(arguments))
-        summary.append(entry)
-    if k > 1 and len(summary) == k:
+        with first_goes_ahead():
+            data = prepare_data(config, fold_index=index, stacks=stacks, store=store)
+        summary.append(train_fold(config, data, number, logs, checkpoints, options))
+    if k > 1 and len(summary) == k and is_first():
         write_json(logs / "cv_summary.json", summary)
     return 0
 
@@ -132,13 +136,20 @@ def train_fold(
     name = f"fold_{number:02d}of{config.cv.num_folds:02d}"
     run = RunDirectory(logs / name)
     index = fold_index_of(config, number)
-    if options.resume and run.is_complete:
+    finished = options.resume and shared_object(run.is_complete)
+    if finished:
         logger.info("%s is complete", name)
-        results = read_json(run.path / "results.json")
     else:
-        results = train_run(
-            config, run.path, options, data=data, fold_index=index, trainer_class=SingleTaskTrainer
-        )
+        train_run(config, run.path, options, data=data, fold_index=index, trainer_class=SingleTaskTrainer)
+    return by_first(lambda: _export_fold(config, data, number, run, checkpoints, lists=not finished))
+
+
+def _export_fold(
+    config: Config, data: RunData, number: int, run: RunDirectory, checkpoints: Path, *, lists: bool
+) -> dict[str, Any]:
+    """Write a trained fold under the original's names and return its entry of ``cv_summary.json``."""
+    name, results = run.path.name, read_json(run.path / "results.json")
+    if lists:
         for side, stacks in data.split.sides().items():
             write_text(run.path / f"{side}_stacks.txt", "".join(f"{stack.path}\n" for stack in stacks))
         write_bytes(run.path / f"{config.experiment_name}_{name}.log", (run.path / "log.txt").read_bytes())

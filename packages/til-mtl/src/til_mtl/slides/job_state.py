@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from medshared.batch import NotYetError, Outcome, Status, Task, run_batch, write_batch_report
-from medshared.files import read_json, sha256_file, to_plain
-from medshared.leases import sidecar_path
+from medshared.files import read_json, sha256_file
+from medshared.leases import has_inputs, read_sidecar
 from til_mtl.errors import DataError
 from til_mtl.slides.maps import SlideModel, load_model
 
@@ -154,8 +154,8 @@ def items_done(tasks: Sequence[Task]) -> set[str]:
 
 def _is_current(task: Task) -> bool:
     try:
-        return read_json(sidecar_path(task.output))["inputs"] == to_plain(task.inputs())
-    except (OSError, ValueError, KeyError, TypeError):
+        return has_inputs(read_sidecar(task.output), task.inputs())
+    except (OSError, ValueError):
         return False
 
 
