@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -201,15 +200,9 @@ def dry_run(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
 
 @pytest.fixture(scope="session")
 def slurm_testing() -> Any:
-    """The module ``slurm_testing`` of this folder, which is on no path."""
-    return _load("slurm_testing")
+    """The module ``slurm_testing`` of this folder: a user of the cluster that ``nox -s slurm`` starts."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    import slurm_testing
 
-
-def _load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return slurm_testing

@@ -1,19 +1,22 @@
-"""What tests do as a user of the cluster that ``slurm_cluster.py`` starts: submit wrappers, disturb jobs, await them."""
+"""A user of the cluster that ``slurm_cluster.py`` starts: submits wrappers, disturbs jobs, awaits them."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 240.0  # of one wait; jobs share the cores that the machine has
-_POLL_S = 0.3
+_POLL_S = 0.1
 # Small jobs: the declared cores are more than the machine has, its memory is not.
 RESOURCES = {"PARTITION": "cpu", "ACCOUNT": "", "TIME": "10", "GPUS": "0", "CPUS": "1", "MEMORY": "1G"}
 
@@ -68,6 +71,7 @@ class SlurmUser:
             ["bash", str(self.package / script), *map(str, arguments)],
             cwd=self.home,
             env=self.variables | {name: str(value) for name, value in variables.items()},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -76,7 +80,13 @@ class SlurmUser:
     def command(self, *arguments: str) -> str:
         """Run one of SLURM's commands; returns its output."""
         done = subprocess.run(
-            arguments, env=self.variables, capture_output=True, text=True, timeout=60, check=False
+            arguments,
+            cwd=self.home,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout
@@ -124,11 +134,43 @@ class SlurmUser:
         """Send what SLURM sends before the time limit (``--signal=B:USR1``)."""
         self.command("scancel", "--signal=USR1", "--batch", job)
 
+    def limit(self, job: str, log: Path) -> None:
+        """Let a running job reach its time limit; submit it with ``WARNING=90``.
+
+        The limit is set a minute or two ahead, so that SLURM's next look, within half a minute, finds it near. Until
+        then the job is suspended, so that no machine is fast enough to finish first.
+
+        Args:
+            job: Its number.
+            log: Where the launcher says that it was warned.
+        """
+        self.command("scancel", "--signal=STOP", "--full", job)
+        began = datetime.fromisoformat(
+            self.command("squeue", "--noheader", f"--jobs={job}", "--format=%S").strip()
+        )
+        minutes = math.ceil((time.time() - began.timestamp()) / 60) + 1
+        self.command("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+        self.wait_for(lambda: "SIGUSR1" in log.read_text(), self.logs)
+        self.command("scancel", "--signal=CONT", "--full", job)
+
     def kill(self, job: str) -> None:
         """Kill a job's processes with SIGKILL, as a crash of its node would, and queue it again."""
         self.command("scancel", "--signal=KILL", "--batch", job)
         self.wait_for(lambda: set(self.states(job).values()) == {"FAILED"}, f"job {job} survived SIGKILL")
         self.command("scontrol", "requeue", job)
+
+    def disturb(self, name: str, job: str, checkpoint: Path) -> None:
+        """Warn a training once it has saved something, and kill it once it is under way again.
+
+        Raises:
+            AssertionError: It ended before that: make it longer.
+        """
+        self.wait_for(checkpoint.exists, self.logs)
+        self.warn(job)
+        self.wait_for(lambda: len(self.codes(name, job)) == 2, self.logs)
+        before = checkpoint.stat().st_mtime_ns
+        self.wait_for(lambda: checkpoint.stat().st_mtime_ns != before, self.logs)
+        self.kill(job)
 
     # ------------------------------------------------------------------ what they leave
 
@@ -141,6 +183,16 @@ class SlurmUser:
         """Return the exit code of each start of a task; ``None`` where it was killed."""
         return [start.get("exit_code") for start in self.records(name, job)[task]["starts"]]
 
+    def done(self, name: str) -> dict[str, int]:
+        """Return how many items all jobs of a wrapper did, by step, as the totals in their logs say."""
+        found: dict[str, int] = {}
+        for log in (self.home / "slurm_LOG").glob(f"{name}[-_]*.err"):
+            for step, number in re.findall(
+                r"INFO(?: \||:) ([\w-]+): (?:[\w ,]+, )?(\d+) done", log.read_text()
+            ):
+                found[step] = found.get(step, 0) + int(number)
+        return found
+
     def logs(self) -> str:
         """Return the end of every log, for messages."""
         texts = []
@@ -148,6 +200,26 @@ class SlurmUser:
             if file.is_file():
                 texts.append(f"--- {file.name}\n" + "\n".join(file.read_text().splitlines()[-8:]))
         return "\n".join(texts)
+
+
+def results(run: Path, *dropped: str) -> Any:
+    """Return what ``results.json`` of a run says, without what differs between equal runs.
+
+    Args:
+        run: The run directory.
+        dropped: Parts of further keys to leave out.
+    """
+    words = ("seconds", "memory", "path", "folder", "output", *dropped)
+
+    def steady(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                key: steady(item) for key, item in value.items() if not any(word in key for word in words)
+            }
+        return [steady(item) for item in value] if isinstance(value, list) else value
+
+    # As text: nan equals nan there.
+    return json.dumps(steady(json.loads((run / "results.json").read_text())), indent=1, sort_keys=True)
 
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> None:
