@@ -71,7 +71,7 @@ def jobs(user, config, slides) -> dict[str, Any]:
     return {
         "disturbed": user.submit("slurm/train.sh", "--output", "runs/disturbed", CONFIG=long),
         "quiet": user.serial("slurm/train.sh", "--output", "runs/quiet", CONFIG=long),
-        "folds": user.submit("slurm/folds_array.sh", CONFIG=short, OUTPUT="runs/folds", FOLDS=2),
+        "folds": user.submit("slurm/folds_array.sh", CONFIG=short, OUTPUT="runs/array", FOLDS=2),
         "serial": user.serial("slurm/folds_array.sh", CONFIG=short, OUTPUT="runs/serial", FOLDS=2),
         "broken": user.submit("slurm/folds_array.sh", CONFIG=short, OUTPUT="runs/broken", FOLDS=2),
         "grid": user.submit("slurm/grid_array.sh", CONFIG=grid),
@@ -100,7 +100,7 @@ def test_an_array_of_folds_equals_the_serial_run(user, jobs, slurm_testing):
     assert set(user.wait(*jobs["folds"]).values()) == {"COMPLETED"}, user.logs()
     slurm_testing.finished(jobs["serial"])
     for fold in (0, 1):
-        one, other = (user.home / f"runs/{run}-data_split_seed_{fold}" for run in ("folds", "serial"))
+        one, other = (user.home / f"runs/{run}-data_split_seed_{fold}" for run in ("array", "serial"))
         assert slurm_testing.results(one) == slurm_testing.results(other)
         assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
     # Files and columns bear the names of the runs.
@@ -109,7 +109,7 @@ def test_an_array_of_folds_equals_the_serial_run(user, jobs, slurm_testing):
             file.name.replace(run, "RUN"): file.read_text().replace(run, "RUN")
             for file in (user.home / "runs" / run).glob("*.csv")
         }
-        for run in ("folds", "serial")
+        for run in ("array", "serial")
     ]
     assert tables[0] == tables[1] != {}
 
