@@ -60,16 +60,16 @@ def trained(user, jobs, slurm_testing) -> Path:
     return user.home / "runs/quiet/checkpoints/best.pt"
 
 
-def test_a_training_that_is_warned_and_killed_has_the_weights_of_a_quiet_one(
-    user, jobs, trained, slurm_testing
-):
+def test_a_training_that_is_warned_and_killed_has_the_weights_of_a_quiet_one(user, jobs, slurm_testing):
     (job,) = jobs["disturbed"]
     run = user.home / "runs/disturbed"
     user.disturb("aespa-train", job, run / "checkpoints/last.pt")
     assert user.wait(job) == {job: "COMPLETED"}, user.logs()
     assert user.codes("aespa-train", job) == [75, None, 0]
+    slurm_testing.finished(jobs["quiet"])
     for name in ("best.pt", "last.pt"):
-        assert slurm_testing.same_weights(run / "checkpoints" / name, trained.with_name(name)), name
+        files = [each / "checkpoints" / name for each in (run, user.home / "runs/quiet")]
+        assert slurm_testing.same_weights(*files), name
 
 
 def test_two_arrays_over_one_folder_cut_each_volume_once(user, jobs, slurm_testing):
