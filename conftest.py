@@ -198,3 +198,13 @@ def dry_run(tmp_path: Path) -> Callable[..., tuple[list[str], str]]:
         return ([], done.stderr) if done.returncode else (lines, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def slurm_testing() -> Any:
+    """The module ``slurm_testing`` of this folder: a user of the cluster that ``nox -s slurm`` starts."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    import slurm_testing
+
+    return slurm_testing

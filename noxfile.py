@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def declared(file: Path) -> list[str]:
     return sorted({re.split(r"[\[<>=~! ]", line)[0] for group in groups for line in group})
 
 
-def run_pytest(session: nox.Session, name: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
+def run_pytest(
+    session: nox.Session, name: str, *arguments: str, codes: tuple[int, ...] = (0,), **environment: str
+) -> None:
     report = RESULTS / f"{session.name.split('(')[0]}-{name}.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
@@ -89,7 +92,7 @@ def run_pytest(session: nox.Session, name: str, *arguments: str, codes: tuple[in
         *arguments,
         *session.posargs,
         success_codes=codes,
-        env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **CACHED_BYTECODE},
+        env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **CACHED_BYTECODE, **environment},
     )
 
 
@@ -213,11 +216,11 @@ def minimums(session: nox.Session, package: str) -> None:
     run_pytest(session, package)
 
 
-def _marked(session: nox.Session, marker: str) -> None:
+def _marked(session: nox.Session, marker: str, **environment: str) -> None:
     """Run the tests of one marker; a member without such tests is no failure."""
     for name in MEMBERS:
         sync_member(session, name)
-        run_pytest(session, name, "-m", marker, codes=(0, 5))
+        run_pytest(session, name, "-m", marker, codes=(0, 5), **environment)
 
 
 @nox.session
@@ -228,8 +231,16 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def slurm(session: nox.Session) -> None:
-    """Tests that need the local one-node SLURM cluster."""
-    _marked(session, "slurm")
+    """Submit every wrapper to a one-node SLURM cluster that lives for the session (root installs what is missing)."""
+    sys.path.insert(0, str(ROOT))
+    from slurm_cluster import install, running_cluster
+
+    try:
+        install()
+    except RuntimeError as error:
+        session.error(str(error))
+    with running_cluster() as cluster:
+        _marked(session, "slurm", **cluster.environment)
 
 
 @nox.session

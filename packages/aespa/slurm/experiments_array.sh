@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The original's experiments, one run a task: GROUP main (8, bash_priority.sh), ablations (12, bash_ablation.sh) or all
-# (20, bash.sh). Finished runs are left alone, stopped ones are queued again and go on.
+# (20, bash.sh). Finished runs are left alone, stopped ones are queued again and go on; at the end, whether all are there.
 #   export PARTITION=gpu ACCOUNT= TIME=24:00:00
 #   GROUP=main bash slurm/experiments_array.sh -data data -sam_ckpt checkpoint/medsam_vit_b.pth
 # Further arguments go to `aespa experiments`.
@@ -14,4 +14,5 @@ case "$group" in
   *) echo "GROUP: expected main, ablations or all, found $group" >&2 && exit 2 ;;
 esac
 exec "${PYTHON:-python}" -m medshared.launch --name aespa-experiment --gpus 1 --array "$runs" \
+  --collect -m aespa.cli experiments "$group" "$@" \
   -- -m aespa.cli experiments "$group" -only "{number}" "$@"

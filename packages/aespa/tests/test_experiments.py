@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -24,13 +25,12 @@ def started(monkeypatch) -> list[list[str]]:
     """Replace the processes of the runs; a run whose name is in CODES ends with that code."""
     made: list[list[str]] = []
 
-    def start(words, check):
-        assert not check
+    def start(words):
         made.append(words)
-        return SimpleNamespace(returncode=CODES.get(words[words.index("-exp_name") + 1], 0))
+        return CODES.get(words[words.index("-exp_name") + 1], 0)
 
     CODES.clear()
-    monkeypatch.setattr(tested.subprocess, "run", start)
+    monkeypatch.setattr(tested, "_run", start)
     return made
 
 
@@ -155,3 +155,19 @@ def test_the_originals_shell_scripts(script, n, tmp_path):
     assert len(lines) == n
     assert all(line.startswith("aespa train -exp_name ") for line in lines)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_reaches_the_run_and_is_waited_for(tmp_path):
+    """SLURM's warning goes to the job's first process, and the run is the one that can save its state."""
+    run_code = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))\n"
+        "pathlib.Path('ready').touch()\ntime.sleep(60)\n"
+    )
+    code = f"import sys; from aespa.experiments import _run; sys.exit(_run([sys.executable, '-c', {run_code!r}]))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(60) == 75

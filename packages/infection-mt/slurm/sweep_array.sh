@@ -11,5 +11,5 @@ output="${OUTPUT:?set OUTPUT to the directory of the sweep}"
 sweep=(analyze_interval_sweep_train.py --config "$config" --mode train-test --start-hour "${START_HOUR:-1}" \
   --checkpoint-dir "$output/checkpoints")
 exec "${PYTHON:-python}" -m medshared.launch --name infection-sweep --gpus 1 --items "${hours[@]}" \
-  --collect "${sweep[@]}" --eval-only --upper-hours "{item}" --output-dir "$output" "$@" \
+  --collect "${sweep[@]}" --eval-only --save-data --upper-hours "{item}" --output-dir "$output" "$@" \
   -- "${sweep[@]}" --resume --upper-hours "{item}" --output-dir "$output/hour_{item}" "$@"

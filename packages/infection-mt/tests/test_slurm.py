@@ -29,7 +29,7 @@ def test_a_sweep(dry_run):
     assert lines[2:] == [
         f"{sweep} --resume --upper-hours 7 --output-dir o/hour_7",
         f"{sweep} --resume --upper-hours 13 --output-dir o/hour_13",
-        f"{sweep} --eval-only --upper-hours 7 13 --output-dir o",
+        f"{sweep} --eval-only --save-data --upper-hours 7 13 --output-dir o",
     ]
 
 

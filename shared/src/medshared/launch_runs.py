@@ -86,6 +86,8 @@ class Worker:
         )
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGALRM and number not in self._received:
+            logger.info("received %s", signal.Signals(number).name)
         self._received.add(number)
         if number == signal.SIGUSR1:
             signal.alarm(max(1, round(self._patience())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -93,6 +94,20 @@ def chosen(names: Sequence[str]) -> list[Experiment]:
     return [EXPERIMENTS[name] for name in dict.fromkeys(wanted)]
 
 
+def _run(command: Sequence[str]) -> int:
+    """Run a process that hears the signals which ask this one to stop; returns its exit code."""
+    child = subprocess.Popen(command)
+    heard = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, lambda n, _: child.send_signal(n)) for number in heard}
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    # Before it listens itself, a signal ends it: there is nothing to save yet.
+    return STOPPED if -code in heard else code
+
+
 def run_experiments(
     names: Sequence[str],
     *,
@@ -137,7 +152,7 @@ def run_experiments(
             logger.info("%s: finished already", each.name)
             continue
         resume = ["-resume", str(folder)] if (folder / "checkpoints" / "last.pt").is_file() else []
-        code = subprocess.run([sys.executable, "-m", "aespa.cli", *words, *resume], check=False).returncode
+        code = _run([sys.executable, "-m", "aespa.cli", *words, *resume])
         if code == STOPPED:
             return STOPPED
         if code:
