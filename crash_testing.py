@@ -321,7 +321,7 @@ class CrashTester:
 
     def close(self) -> None:
         """End the forking process and whatever it still runs."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.close()
         try:
             self._process.wait(10)
@@ -360,8 +360,8 @@ class CrashTester:
                     "list_modules": moment == Moment(),
                 }
             )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
         self._process.stdin.write(json.dumps({"attempts": requests}) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
