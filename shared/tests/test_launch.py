@@ -356,6 +356,20 @@ def test_a_worker_that_does_not_stop_is_killed_before_the_limit(job, calls):
     assert records("t-17")["task-0"]["starts"][0]["exit_code"] == 137
 
 
+@pytest.mark.parametrize(("by_srun", "state"), [(True, "requeued"), (False, "failed")])
+def test_a_process_that_srun_killed_while_all_stopped_is_no_failure(
+    by_srun, state, job, machine, calls, monkeypatch
+):
+    """With ``--kill-on-bad-exit`` the first process to end with 75 may cost the others their lives."""
+    machine("srun", SRUN)
+    code = "import os, signal; os.kill(os.getppid(), signal.SIGUSR1); signal.pause()"
+    killed = f"import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(143)); {code}"
+    monkeypatch.setenv("SLURM_NTASKS", "2" if by_srun else "1")
+    assert main(["--name", "t", "--distributed", *python(killed)]) == (75 if by_srun else 143)
+    assert records("t-17")["task-0"]["state"] == state
+    assert ("scontrol requeue 17" in calls()) == by_srun
+
+
 def test_a_cancelled_job_stays_cancelled(job, calls):
     assert signalled(signal.SIGTERM, "obeys") == 75
     assert Path("heard").read_text() == "SIGTERM"

@@ -45,6 +45,12 @@ class Ending:
         """Whether the work was cut short and continues when it is started again."""
         return self.overdue or self.exit_code in (STOPPED, 128 + signal.SIGUSR1)
 
+    @property
+    def is_cut_by_srun(self) -> bool:
+        """Whether processes that were asked to stop may have been killed by srun, since one had ended before them."""
+        killed = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+        return (self.warned or self.terminated) and self.exit_code in killed
+
 
 class Worker:
     """One command as a child process; signals to this process reach it.
@@ -201,9 +207,8 @@ class Job:
         return self._task(folder, COLLECT, self.plan.collect_command())
 
     def _task(self, folder: Path, task: str, arguments: Sequence[str]) -> int:
-        command = [interpreter(self.environment), *arguments]
-        if task != COLLECT:
-            command = [*self._srun(), *command]
+        srun = self._srun() if task != COLLECT else []
+        command = [*srun, interpreter(self.environment), *arguments]
         log = _log_file(self.environment)
         record = TaskRecord(folder, task, {"command": command, "log": log, "count": self.plan.count})
         restarts = int(self.environment.get("SLURM_RESTART_COUNT") or 0)
@@ -218,7 +223,7 @@ class Job:
         logger.info(
             "end, exit code %d%s", ending.exit_code, ", killed before the limit" if ending.overdue else ""
         )
-        if not ending.is_resumable:
+        if not (ending.is_resumable or (srun and ending.is_cut_by_srun)):
             record.end("failed" if ending.exit_code else "done", ending.exit_code)
             return ending.exit_code
         # Who ends a job with scancel, or by preemption, decides what becomes of it.
