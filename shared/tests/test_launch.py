@@ -271,6 +271,15 @@ def test_a_task_takes_its_item(job, tmp_path):
     assert (tmp_path / "out").read_text() == "b 2/2"
 
 
+def test_the_tasks_of_an_array_and_its_collecting_job_are_one_launch(job, tmp_path):
+    note = f"import os; open({str(tmp_path / 'out')!r}, 'a').write(os.environ['MEDSHARED_LAUNCH'] + ' ')"
+    job(1, 2)
+    plan = ["--name", "t", "--array", "2", "--leftovers", "--collect", "-c", note, *python(note)]
+    assert main(plan) == 0
+    assert main(["--in-job", "--collecting", "16", *plan]) == 0
+    assert (tmp_path / "out").read_text() == "t-16 t-16 "
+
+
 def test_an_array_of_another_length_is_refused(job, capsys):
     job(1, 6)
     assert main(["--name", "t", "--array", "5", "--", "main.py"]) == 2

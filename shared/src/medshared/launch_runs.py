@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -215,7 +216,7 @@ class Job:
         record.begin(job=self.own_name, restarts=restarts)
         logger.info("start, job %s, time %d: %s", self.own_name, restarts + 1, shlex.join(command))
         try:
-            ending = Worker(command, worker_environment(self.environment), self._warning_s).run()
+            ending = Worker(command, worker_environment(self.environment, folder.name), self._warning_s).run()
         except OSError as error:
             logger.error("%s could not be started: %s", command[0], error)
             record.end("failed", 127)
@@ -263,10 +264,16 @@ class Job:
         return done.returncode == 0
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a worker's environment adds: output at once, and no more threads than the job has cores."""
+def worker_environment(environment: Mapping[str, str], launch: str) -> dict[str, str]:
+    """Return a worker's environment: output at once, and no more threads than the job has cores.
+
+    Args:
+        environment: Of the process.
+        launch: The same for all tasks of an array, each time that they start, and for the job that collects: what one
+            of them made anew, as ``--again`` asks, the others leave alone.
+    """
     cpus = environment.get("SLURM_CPUS_PER_TASK") or environment.get("SLURM_CPUS_ON_NODE")
-    added = {"PYTHONUNBUFFERED": "1"}
+    added = {"PYTHONUNBUFFERED": "1", "MEDSHARED_LAUNCH": launch}
     if cpus and not environment.get("OMP_NUM_THREADS"):
         added["OMP_NUM_THREADS"] = cpus
     return {**environment, **added}
@@ -292,10 +299,11 @@ def run_here(plan: Plan, environment: Mapping[str, str]) -> int:
     """
     failed: list[str] = []
     ending = Ending(0)
+    adapted = worker_environment(environment, f"{plan.name}-{uuid.uuid4().hex}")
     for index in range(plan.count):
         command = [interpreter(environment), *plan.task_command(index)]
         logger.info("task %d of %d: %s", index + 1, plan.count, shlex.join(command))
-        ending = Worker(command, worker_environment(environment), WARNING_S).run()
+        ending = Worker(command, adapted, WARNING_S).run()
         if ending.is_resumable or ending.warned or ending.terminated:
             return ending.exit_code or STOPPED
         if ending.exit_code:
@@ -307,5 +315,5 @@ def run_here(plan: Plan, environment: Mapping[str, str]) -> int:
     if plan.collect and (not failed or plan.leftovers):
         command = [interpreter(environment), *plan.collect_command()]
         logger.info("collecting: %s", shlex.join(command))
-        return Worker(command, worker_environment(environment), WARNING_S).run().exit_code
+        return Worker(command, adapted, WARNING_S).run().exit_code
     return 1 if failed else 0
