@@ -24,7 +24,7 @@ from medshared.batch import (
     write_batch_report,
 )
 from medshared.files import atomic_open, remove_remains, write_text
-from medshared.leases import Shard, acquire_lease
+from medshared.leases import Shard, acquire_lease, sidecar_path
 
 
 @pytest.fixture
@@ -243,6 +243,21 @@ def test_remains_of_a_long_name_are_found(tmp_path: Path):
     (tmp_path / name.replace("[1]", "1")).touch()
     assert [path.name for path in remove_remains(output)] == [name]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "a.npz"), ("x" * 150 + "1", "x" * 150 + "2"), ("腫" * 79 + "1", "腫" * 79 + "2")]
+)
+def test_remains_of_one_file_are_not_taken_for_those_of_another(names, tmp_path: Path):
+    """Another job may be writing the other one."""
+    mine, other = (tmp_path / name for name in names)
+    with atomic_open(sidecar_path(mine)) as handle:
+        remains = Path(handle.name).name
+    (tmp_path / remains).touch()
+    with atomic_open(other) as handle:
+        handle.write(b"whole")
+        assert [path.name for path in remove_remains(mine)] == [remains]
+    assert other.read_bytes() == b"whole"
 
 
 def test_what_a_launch_made_anew_is_not_made_once_more(make, monkeypatch):

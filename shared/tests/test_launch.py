@@ -125,6 +125,10 @@ def test_what_does_not_fit_is_refused(variables, arguments, message, machine, ca
     [
         (["--name", "fold"], "no command"),
         (["--name", "fold", "--collect", "x.py", "--", "main.py"], "--collect belongs to an array"),
+        (
+            ["--name", "fold", "--array", "2", "--collect", "x.py", "--", "a", "--", "main.py", "--", "a"],
+            "an argument -- cannot be told",
+        ),
     ],
 )
 def test_a_call_that_makes_no_sense_is_refused(arguments, message, machine, capsys):
@@ -214,6 +218,15 @@ def test_a_dry_run_shows_the_commands_and_does_nothing(machine, monkeypatch, cap
         "python mean.py 'out-a b' out-c all",
     ]
     assert not Path("slurm_LOG").exists()
+
+
+def test_a_command_keeps_its_own_flags_and_separators(machine, tmp_path, monkeypatch):
+    machine("sbatch", SBATCH)
+    for name, value in SUBMITTING.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--name", "fold", "--", "main.py", "--dry-run", "", "--", "é b"]) == 0
+    script = (tmp_path / "calls.scripts").read_text()
+    assert script.endswith("--in-job --name fold -- main.py --dry-run '' -- 'é b'\n")
 
 
 # ---------------------------------------------------------------------- inside a job
