@@ -454,7 +454,8 @@ class CrashTester:
             first, second = self.attempt(job, output, moment, Moment())
             history = [f"{moment}: {first.code} at {first.last_change}; the other one: {second.code}"]
             done += first.killed
-            if second.code != 0:
+            # 75: the first one still held an item when the second had done all others.
+            if second.code not in (0, 75):
                 raise AssertionError("\n".join([*history, first.log, second.log]))
             _explained(lambda: reference.watch().check(output), history, second.log)
             self._finish(reference, history)
