@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CrashTester", "Ended", "Job", "Moment", "mounted", "scratch_folder"]
+__all__ = ["CrashTester", "Ended", "Job", "Moment", "draw_quickly", "mounted", "scratch_folder"]
 
 _CHANGES = {
     "open": (0,),
@@ -119,7 +119,7 @@ def serve() -> None:
     reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _die_with_parent()
-    _draw_quickly()
+    draw_quickly()
     for line in sys.stdin:
         request = json.loads(line)
         children = [_fork(each) for each in request["attempts"]]
@@ -139,7 +139,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _draw_quickly() -> None:
+def draw_quickly() -> None:
     """Let figures be written as one dot: drawing takes longer than all the rest and changes nothing here."""
     with contextlib.suppress(ImportError):
         import io
