@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -341,13 +342,14 @@ def test_processes_that_train_together_are_started_by_srun(
 # ---------------------------------------------------------------------- signals
 
 WAITING = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 def heard(number, frame):
     pathlib.Path('heard').write_text(signal.Signals(number).name)
     if sys.argv[1] == 'obeys':
         sys.exit(75)
 for name in ('SIGUSR1', 'SIGTERM'):
     signal.signal(getattr(signal, name), heard)
+pathlib.Path('pid').write_text(str(os.getpid()))
 pathlib.Path('ready').touch()
 while True:
     time.sleep(0.02)
@@ -397,6 +399,18 @@ def test_a_cancelled_job_stays_cancelled(job, calls):
     assert Path("heard").read_text() == "SIGTERM"
     assert calls() == []
     assert records("t-17")["task-0"]["state"] == "stopped"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a feature of Linux")
+def test_a_worker_does_not_outlive_a_killed_launcher(job):
+    """The job is queued again, and two would write into one folder."""
+    assert signalled(signal.SIGKILL, "ignores") == -signal.SIGKILL
+    status = Path("/proc", Path("pid").read_text(), "status")
+    deadline = time.monotonic() + 30
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it is gone
+        while "State:\tZ" not in status.read_text():
+            assert time.monotonic() < deadline, "it goes on"
+            time.sleep(0.01)
 
 
 # ---------------------------------------------------------------------- collecting and status

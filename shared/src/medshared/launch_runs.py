@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 WARNING_S = 120  # seconds before the time limit at which SLURM sends USR1
 _RESERVE = 0.25  # share of the warning time that is kept for queueing a job again whose worker does not stop
 _QUERY_S = 60
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class Worker:
         heard = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
         before = {number: signal.signal(number, self._hear) for number in heard}
         try:
-            self._child = subprocess.Popen(self._command, env=self._environment)
+            self._child = subprocess.Popen(
+                self._command, env=self._environment, preexec_fn=_ending_with(os.getpid())
+            )
             # What came before there was a worker.
             for number in self._received - {signal.SIGINT}:
                 self._child.send_signal(number)
@@ -107,6 +112,25 @@ class Worker:
         reserve = _RESERVE * self._warning_s
         left = _time_left(self._environment)
         return (self._warning_s if left is None else left) - reserve
+
+
+def _ending_with(parent: int) -> Callable[[], None] | None:
+    """Return what a child does before its program starts, so that SIGKILL to its parent ends it too.
+
+    Else it would go on beside the one that the queued job starts, in the same folder. Linux alone offers this.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+
+    def die_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die_with_parent
 
 
 def _time_left(environment: Mapping[str, str]) -> float | None:
