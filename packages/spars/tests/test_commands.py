@@ -87,7 +87,7 @@ def test_prediction_finds_what_lies_beside_the_agent(stand_in, agent, tmp_path):
     assert named == {
         "agent": agent / "agent.pt", "classifier_weights": Path("w.pth"), "reading": None,
         "budget": 0.5, "full": False, "largest_component": False, "min_volume_ml": 0.0,
-        "overwrite": False, "jobs": 1,
+        "overwrite": False, "jobs": 1, "shard": None,
     }  # fmt: skip
     named = calls[1][1]
     assert (named["classifier_weights"], named["overwrite"], named["full"]) == (Path("other.pth"), True, True)
