@@ -220,6 +220,21 @@ def test_a_dry_run_shows_the_commands_and_does_nothing(machine, monkeypatch, cap
     assert not Path("slurm_LOG").exists()
 
 
+def test_records_of_an_earlier_job_of_that_number_are_forgotten(machine, monkeypatch):
+    """A cluster that was set up anew counts from 1: what its first array never began is not done."""
+    machine("sbatch", SBATCH)
+    for name, value in SUBMITTING.items():
+        monkeypatch.setenv(name, value)
+    folder = Path("slurm_LOG/fold-17")
+    folder.mkdir(parents=True)
+    for task, age in (("0", 86400), ("1", 0)):
+        file = folder / f"task-{task}.json"
+        file.write_text(json.dumps({"task": task, "log": "", "state": "done", "starts": [{"exit_code": 0}]}))
+        os.utime(file, (time.time() - age,) * 2)
+    assert main(["--name", "fold", "--array", "2", "--", "main.py"]) == 0
+    assert [state.state for state in task_states(folder)] == ["missing", "done"]
+
+
 def test_a_command_keeps_its_own_flags_and_separators(machine, tmp_path, monkeypatch):
     machine("sbatch", SBATCH)
     for name, value in SUBMITTING.items():
