@@ -299,6 +299,13 @@ def test_a_task_takes_its_item(job, tmp_path):
     assert (tmp_path / "out").read_text() == "b 2/2"
 
 
+def test_collecting_that_waits_for_another_job_is_queued_again(job, calls):
+    plan = ["--name", "t", "--array", "2", "--leftovers", "--collect", "-c", "raise SystemExit(75)"]
+    assert main([*plan, *python("pass")]) == 75
+    assert calls() == ["scontrol requeue 17"]
+    assert records("t-17")["task-collect"]["state"] == "requeued"
+
+
 def test_the_tasks_of_an_array_and_its_collecting_job_are_one_launch(job, tmp_path):
     note = f"import os; open({str(tmp_path / 'out')!r}, 'a').write(os.environ['MEDSHARED_LAUNCH'] + ' ')"
     job(1, 2)
