@@ -221,6 +221,21 @@ def test_a_dry_run_shows_the_commands_and_does_nothing(machine, monkeypatch, cap
     assert not Path("slurm_LOG").exists()
 
 
+def test_records_of_an_earlier_job_of_that_number_are_forgotten(machine, monkeypatch):
+    """A cluster that was set up anew counts from 1: what its first array never began is not done."""
+    machine("sbatch", SBATCH)
+    for name, value in SUBMITTING.items():
+        monkeypatch.setenv(name, value)
+    folder = Path("slurm_LOG/fold-17")
+    folder.mkdir(parents=True)
+    for task, age in (("0", 86400), ("1", 0)):
+        file = folder / f"task-{task}.json"
+        file.write_text(json.dumps({"task": task, "log": "", "state": "done", "starts": [{"exit_code": 0}]}))
+        os.utime(file, (time.time() - age,) * 2)
+    assert main(["--name", "fold", "--array", "2", "--", "main.py"]) == 0
+    assert [state.state for state in task_states(folder)] == ["missing", "done"]
+
+
 def test_a_command_keeps_its_own_flags_and_separators(machine, tmp_path, monkeypatch):
     machine("sbatch", SBATCH)
     for name, value in SUBMITTING.items():
@@ -283,6 +298,13 @@ def test_a_task_takes_its_item(job, tmp_path):
     code = f"import sys; open({str(tmp_path / 'out')!r}, 'w').write(' '.join(sys.argv[1:]))"
     assert main(["--name", "t", "--items", "a", "b", "--", "-c", code, "{item}", "{number}/{count}"]) == 0
     assert (tmp_path / "out").read_text() == "b 2/2"
+
+
+def test_collecting_that_waits_for_another_job_is_queued_again(job, calls):
+    plan = ["--name", "t", "--array", "2", "--leftovers", "--collect", "-c", "raise SystemExit(75)"]
+    assert main([*plan, *python("pass")]) == 75
+    assert calls() == ["scontrol requeue 17"]
+    assert records("t-17")["task-collect"]["state"] == "requeued"
 
 
 def test_the_tasks_of_an_array_and_its_collecting_job_are_one_launch(job, tmp_path):

@@ -189,7 +189,9 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def test_the_lock_of_a_killed_job_is_taken_over_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reaped", [True, False])
+def test_the_lock_of_a_killed_job_is_taken_over_at_once(tmp_path: Path, reaped: bool) -> None:
+    """Also while its parent has not asked how it ended: a container's first process may never do."""
     path = tmp_path / "a.lock"
     code = (
         "import sys, time; from medshared.leases import acquire_lease\n"
@@ -201,12 +203,13 @@ def test_the_lock_of_a_killed_job_is_taken_over_at_once(tmp_path: Path) -> None:
     with acquire_lease(path) as lease:
         assert lease is None
     job.send_signal(signal.SIGKILL)
-    job.wait()
+    os.waitid(os.P_PID, job.pid, os.WEXITED | (0 if reaped else os.WNOWAIT))
     job.stdout.close()
     assert path.exists()
     with acquire_lease(path) as lease:
         assert lease is not None
     assert not path.exists()
+    job.wait()
 
 
 @pytest.mark.parametrize("call", ["open", "flock", "fstat", "stat", "write"])

@@ -199,13 +199,13 @@ def attempt(
 
     try:
         inputs = task.inputs()
-        again = again and not _is_of(launch, task)
+        anew = again and not _is_of(launch, task)
         # A lock beside a finished output was left by a job that was killed just then: taking it removes it.
-        if not again and not task.lock.exists() and _is_done(task, inputs, accept_existing):
+        if not anew and not task.lock.exists() and _is_done(task, inputs, accept_existing):
             return outcome("skipped", _DONE)
         with acquire_lease(task.lock) as lease:
-            again = again and not _is_of(launch, task)
-            if not again and _is_done(task, inputs, accept_existing):  # perhaps by another job meanwhile
+            anew = again and not _is_of(launch, task)
+            if not anew and _is_done(task, inputs, accept_existing):  # perhaps by another job meanwhile
                 return outcome("skipped", _DONE)
             if lease is None:
                 return outcome("busy", _HELD)

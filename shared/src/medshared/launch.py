@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from medshared.launch_plan import (
     parse,
     record_folder,
 )
-from medshared.launch_records import COLLECT, describe, task_states
+from medshared.launch_records import COLLECT, describe, forget_earlier, task_states
 from medshared.launch_runs import WARNING_S, Job, run_here
 
 logger = logging.getLogger(__name__)
@@ -100,9 +101,11 @@ def submit_plan(call: Call, environment: Mapping[str, str]) -> int:
         return _show(plan, environment)
     # SLURM writes no log into a folder that does not exist, and does not say so.
     logs.mkdir(exist_ok=True)
+    started = time.time()
     job = _sbatch(tasks, script)
     sys.stdout.write(f"{job}\n")
     folder = record_folder(plan.name, job)
+    forget_earlier(folder, started)
     known = {"job": job, "count": plan.count, "log": log.replace("%x", plan.name).replace("%A", job) + ".err"}
     known["log"] = known["log"].replace("%j", job)
     collecting_job = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import socket
@@ -18,6 +19,7 @@ State = Literal["running", "done", "failed", "requeued", "stopped", "waiting", "
 DESCRIPTION_FILE = "job.json"
 COLLECT = "collect"
 _QUERY_S = 60
+_CLOCKS_S = 300  # by which the clocks of hosts and file server may differ
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,19 @@ def describe(folder: Path, **content: Any) -> Path:
         content: Job numbers, number of tasks, command.
     """
     return write_json(folder / DESCRIPTION_FILE, content)
+
+
+def forget_earlier(folder: Path, before: float) -> None:
+    """Remove the records of an earlier job of the same number, as clusters that begin anew give it out again.
+
+    Args:
+        folder: Of the job.
+        before: When the job was submitted, in seconds since the epoch.
+    """
+    for file in folder.glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mtime < before - _CLOCKS_S:
+                file.unlink()
 
 
 def task_states(folder: Path, count: int | None = None) -> list[TaskState]:

@@ -207,6 +207,8 @@ class Job:
                 return STOPPED
         if self.plan.collect and (not any(codes) or self.plan.leftovers):
             codes.append(self._task(folder, COLLECT, self.plan.collect_command()))
+        if STOPPED in codes:
+            return STOPPED
         return 1 if any(codes) else 0
 
     def _collect(self, job: str) -> int:

@@ -258,7 +258,9 @@ def _why_dead(handle: Any, content: bytes, stale_after_s: float) -> str | None:
         return None  # another container of the same name numbers its processes anew
     if not _exists(pid):
         return "the process is gone"
-    born = _process_birth(pid)
+    state, born = _process_state(pid)
+    if state == "Z":
+        return "the process was killed"  # and its parent, such as a container's first process, does not ask
     if owner.get("birth") and born and owner["birth"] != born:
         return "the process is gone and its number belongs to another one"
     return None
@@ -276,12 +278,13 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _process_birth(pid: int) -> str:
-    """Return the start of a process in ticks since boot; empty where the system does not tell."""
+def _process_state(pid: int) -> tuple[str, str]:
+    """Return the state of a process and its start in ticks since boot; empty where the system does not tell."""
     with contextlib.suppress(OSError, IndexError):
         # The command's name, in parentheses, may hold spaces itself.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
+        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return found[0], found[19]
+    return "", ""
 
 
 def _identity() -> dict[str, Any]:
@@ -295,7 +298,7 @@ def _identity() -> dict[str, Any]:
 
 def _content(ticket: str) -> bytes:
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    owner = {**_identity(), "birth": _process_birth(os.getpid()), "started": started, "ticket": ticket}
+    owner = {**_identity(), "birth": _process_state(os.getpid())[1], "started": started, "ticket": ticket}
     return (json.dumps(owner) + "\n").encode()
 
 

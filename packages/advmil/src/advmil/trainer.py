@@ -44,6 +44,7 @@ from medshared.distributed import (
     open_fabric,
     process_count,
     restore_shared_rng,
+    shared_object,
     stopped_together,
 )
 from medshared.gpu import capture_rng, resolve_precision, seed_everything, select_device
@@ -321,7 +322,7 @@ class Trainer:
     def fit(self, stop: StopSignal, sink: MetricLogger) -> None:
         """Train until the last epoch or early stopping, keeping ``last`` and ``best``."""
         barrier()  # process 0 has made the run directory
-        if self.resume and self.run.has_checkpoint("last"):
+        if self.resume and shared_object(self.run.has_checkpoint("last")):
             self.restore()
         elif self.resume:
             logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)

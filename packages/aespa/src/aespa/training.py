@@ -24,7 +24,7 @@ from aespa.original_files import original_log
 from aespa.round_scores import RoundScores, scores_of
 from aespa.trainer import Trainer
 from medshared.command_line import RunInterruptedError
-from medshared.distributed import by_first, is_first
+from medshared.distributed import by_first, is_first, shared_object
 from medshared.files import to_plain
 from medshared.gpu import peak_memory_bytes
 from medshared.loggers import open_logger
@@ -128,7 +128,7 @@ def _train(
 
     trainer = Trainer(config, arrays.train, run, measure_epoch)
     run = trainer.run
-    if resume and run.has_checkpoint("last"):
+    if resume and shared_object(run.has_checkpoint("last")):
         trainer.restore()
     kind = config.logger if trainer.fabric.is_global_zero else "csv"
     sink = open_logger(kind, run.path, project="aespa", config=to_plain(config.model_dump()))

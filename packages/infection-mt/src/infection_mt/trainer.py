@@ -45,6 +45,7 @@ from medshared.distributed import (
     open_fabric,
     optimizer_parameters,
     restore_shared_rng,
+    shared_object,
     stopped_together,
 )
 from medshared.gpu import capture_rng, resolve_precision, seed_everything, select_device
@@ -309,7 +310,7 @@ class Trainer:
     def fit(self, stop: StopSignal, sink: Any) -> None:
         """Train until the last epoch or early stopping, keeping ``last.pt`` and ``best.pt``."""
         barrier()  # process 0 has made the run directory
-        if self.options.resume and self.run.has_checkpoint("last"):
+        if self.options.resume and shared_object(self.run.has_checkpoint("last")):
             self.restore()
         elif self.options.resume:
             logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)

@@ -387,7 +387,7 @@ class Trainer:
         barrier()  # process 0 has made the run directory
         if self.options.resume_from_checkpoint is not None:
             self.restore(self.options.resume_from_checkpoint)
-        elif self.options.resume and self.run.has_checkpoint("last"):
+        elif self.options.resume and shared_object(self.run.has_checkpoint("last")):
             self.restore(self.run.checkpoint_path("last"))
         elif self.options.resume:
             logger.warning("%s: nothing to resume, the run starts at its beginning", self.run.path)
