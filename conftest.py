@@ -94,12 +94,38 @@ def crashes(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
 
 
 @pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let figures be written as one dot, for tests of which drawing is the longest part and proves nothing."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    from matplotlib.figure import Figure
+
+    from crash_testing import draw_quickly
+
+    monkeypatch.setattr(Figure, "savefig", Figure.savefig)  # put back afterwards
+    draw_quickly()
+
+
+# Lightning imports torchmetrics, where that is installed, to ask for its version, which takes seconds.
+_QUICKLY = """
+import sys
+sys.modules["torchmetrics"] = None
+sys.path.append({root!r})
+from crash_testing import draw_quickly
+draw_quickly()
+"""
+
+
+@pytest.fixture
 def together(tmp_path: Path) -> Callable[..., None]:
-    """Run a program in several processes of ``torchrun`` (gloo on CPU); what they print is shown when one fails."""
+    """Run a program in several processes of ``torchrun`` (gloo on CPU); what they print is shown when one fails.
+
+    Figures are written as one dot.
+    """
 
     def run(program: str, *arguments: object, count: int = 2) -> None:
         path = tmp_path / "program.py"
-        path.write_text(program)
+        path.write_text(_QUICKLY.format(root=str(ROOT)) + program)
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(path)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(

@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CrashTester", "Ended", "Job", "Moment", "mounted", "scratch_folder"]
+__all__ = ["CrashTester", "Ended", "Job", "Moment", "draw_quickly", "mounted", "scratch_folder"]
 
 _CHANGES = {
     "open": (0,),
@@ -119,7 +119,7 @@ def serve() -> None:
     reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _die_with_parent()
-    _draw_quickly()
+    draw_quickly()
     for line in sys.stdin:
         request = json.loads(line)
         children = [_fork(each) for each in request["attempts"]]
@@ -139,7 +139,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _draw_quickly() -> None:
+def draw_quickly() -> None:
     """Let figures be written as one dot: drawing takes longer than all the rest and changes nothing here."""
     with contextlib.suppress(ImportError):
         import io
@@ -321,7 +321,7 @@ class CrashTester:
 
     def close(self) -> None:
         """End the forking process and whatever it still runs."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.close()
         try:
             self._process.wait(10)
@@ -360,8 +360,8 @@ class CrashTester:
                     "list_modules": moment == Moment(),
                 }
             )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
         self._process.stdin.write(json.dumps({"attempts": requests}) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -454,7 +454,8 @@ class CrashTester:
             first, second = self.attempt(job, output, moment, Moment())
             history = [f"{moment}: {first.code} at {first.last_change}; the other one: {second.code}"]
             done += first.killed
-            if second.code != 0:
+            # 75: the first one still held an item when the second had done all others.
+            if second.code not in (0, 75):
                 raise AssertionError("\n".join([*history, first.log, second.log]))
             _explained(lambda: reference.watch().check(output), history, second.log)
             self._finish(reference, history)

@@ -24,7 +24,7 @@ from medshared.batch import (
     write_batch_report,
 )
 from medshared.files import atomic_open, remove_remains, write_text
-from medshared.leases import Shard, acquire_lease
+from medshared.leases import Shard, acquire_lease, sidecar_path
 
 
 @pytest.fixture
@@ -245,6 +245,34 @@ def test_remains_of_a_long_name_are_found(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    "names", [("a", "a.npz"), ("x" * 150 + "1", "x" * 150 + "2"), ("腫" * 79 + "1", "腫" * 79 + "2")]
+)
+def test_remains_of_one_file_are_not_taken_for_those_of_another(names, tmp_path: Path):
+    """Another job may be writing the other one."""
+    mine, other = (tmp_path / name for name in names)
+    with atomic_open(sidecar_path(mine)) as handle:
+        remains = Path(handle.name).name
+    (tmp_path / remains).touch()
+    with atomic_open(other) as handle:
+        handle.write(b"whole")
+        assert [path.name for path in remove_remains(mine)] == [remains]
+    assert other.read_bytes() == b"whole"
+
+
+def test_what_a_launch_made_anew_is_not_made_once_more(make, monkeypatch):
+    """A task that was queued again goes on, and the job that collects finds all done."""
+    assert statuses(run_batch("step", [make("a")])) == ["done"]
+    for launch in ("predict-7", "predict-8"):
+        monkeypatch.setenv("MEDSHARED_LAUNCH", launch)
+        assert statuses(run_batch("step", [make("a")], again=True)) == ["done"]
+        assert statuses(run_batch("step", [make("a")], again=True)) == ["skipped"]
+        assert statuses(run_batch("step", [make("a", inputs=lambda: {"a": 2})], again=True)) == ["done"]
+        assert statuses(run_batch("step", [make("a")])) == ["done"]
+    monkeypatch.delenv("MEDSHARED_LAUNCH")
+    assert statuses(run_batch("step", [make("a")], again=True)) == ["done"]
+
+
 def test_report(tmp_path: Path, caplog):
     outcomes = [Outcome("a", "x", "done"), Outcome("a", "y", "failed", "broken"), Outcome("b", "x", "empty")]
     assert write_batch_report(tmp_path / "r.json", outcomes) == 1
@@ -253,3 +281,11 @@ def test_report(tmp_path: Path, caplog):
     assert [entry["item"] for entry in report["failed"]] == ["y"]
     assert "failed: a y: broken" in caplog.text
     assert write_batch_report(tmp_path / "r.json", outcomes[:1]) == 0
+
+
+@pytest.mark.parametrize(("shard", "code"), [(None, 75), (Shard(0, 1), 75), (Shard(0, 2), 0)])
+def test_a_job_over_all_items_says_that_another_one_holds_some(shard, code, tmp_path: Path, caplog):
+    """The table that it wrote lacks them; a job of a shard is followed by one that collects."""
+    outcomes = [Outcome("a", "x", "done"), Outcome("a", "y", "busy", "another job works on it")]
+    assert write_batch_report(tmp_path / "r.json", outcomes, shard) == code
+    assert ("run the same again" in caplog.text) == (code == 75)

@@ -133,3 +133,31 @@ def test_tasks_of_a_slurm_step_meet(tmp_path: Path):
         for task in range(2)
     ]
     assert [task.wait(timeout=120) for task in tasks] == [0, 0]
+
+
+STOPPING = """
+import argparse, sys, time
+from pathlib import Path
+import torch
+from medshared import distributed as d
+from medshared.command_line import RunInterruptedError, guarded
+from medshared.processes import several_processes
+
+saved = Path(sys.argv[1]) / "saved"
+d.open_fabric(torch.device("cpu"))
+
+@several_processes
+def train(_):
+    if d.is_first():
+        time.sleep(1)
+        saved.touch()
+    raise RunInterruptedError("stopped")
+
+assert guarded(train, argparse.Namespace()) == 75
+assert saved.exists(), "ended before process 0 had saved"
+"""
+
+
+def test_nobody_ends_before_process_0_has_saved(tmp_path: Path, together: Callable[..., None]):
+    """Code 75 of one process has srun kill the others."""
+    together(STOPPING, tmp_path)

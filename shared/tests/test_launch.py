@@ -126,6 +126,10 @@ def test_what_does_not_fit_is_refused(variables, arguments, message, machine, ca
     [
         (["--name", "fold"], "no command"),
         (["--name", "fold", "--collect", "x.py", "--", "main.py"], "--collect belongs to an array"),
+        (
+            ["--name", "fold", "--array", "2", "--collect", "x.py", "--", "a", "--", "main.py", "--", "a"],
+            "an argument -- cannot be told",
+        ),
     ],
 )
 def test_a_call_that_makes_no_sense_is_refused(arguments, message, machine, capsys):
@@ -217,6 +221,15 @@ def test_a_dry_run_shows_the_commands_and_does_nothing(machine, monkeypatch, cap
     assert not Path("slurm_LOG").exists()
 
 
+def test_a_command_keeps_its_own_flags_and_separators(machine, tmp_path, monkeypatch):
+    machine("sbatch", SBATCH)
+    for name, value in SUBMITTING.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--name", "fold", "--", "main.py", "--dry-run", "", "--", "é b"]) == 0
+    script = (tmp_path / "calls.scripts").read_text()
+    assert script.endswith("--in-job --name fold -- main.py --dry-run '' -- 'é b'\n")
+
+
 # ---------------------------------------------------------------------- inside a job
 
 
@@ -270,6 +283,15 @@ def test_a_task_takes_its_item(job, tmp_path):
     code = f"import sys; open({str(tmp_path / 'out')!r}, 'w').write(' '.join(sys.argv[1:]))"
     assert main(["--name", "t", "--items", "a", "b", "--", "-c", code, "{item}", "{number}/{count}"]) == 0
     assert (tmp_path / "out").read_text() == "b 2/2"
+
+
+def test_the_tasks_of_an_array_and_its_collecting_job_are_one_launch(job, tmp_path):
+    note = f"import os; open({str(tmp_path / 'out')!r}, 'a').write(os.environ['MEDSHARED_LAUNCH'] + ' ')"
+    job(1, 2)
+    plan = ["--name", "t", "--array", "2", "--leftovers", "--collect", "-c", note, *python(note)]
+    assert main(plan) == 0
+    assert main(["--in-job", "--collecting", "16", *plan]) == 0
+    assert (tmp_path / "out").read_text() == "t-16 t-16 "
 
 
 def test_an_array_of_another_length_is_refused(job, capsys):
@@ -356,6 +378,20 @@ def test_a_worker_that_does_not_stop_is_killed_before_the_limit(job, calls):
     assert signalled(signal.SIGUSR1, "ignores", WARNING="2") == 75
     assert calls() == ["scontrol requeue 17"]
     assert records("t-17")["task-0"]["starts"][0]["exit_code"] == 137
+
+
+@pytest.mark.parametrize(("by_srun", "state"), [(True, "requeued"), (False, "failed")])
+def test_a_process_that_srun_killed_while_all_stopped_is_no_failure(
+    by_srun, state, job, machine, calls, monkeypatch
+):
+    """With ``--kill-on-bad-exit`` the first process to end with 75 may cost the others their lives."""
+    machine("srun", SRUN)
+    code = "import os, signal; os.kill(os.getppid(), signal.SIGUSR1); signal.pause()"
+    killed = f"import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(143)); {code}"
+    monkeypatch.setenv("SLURM_NTASKS", "2" if by_srun else "1")
+    assert main(["--name", "t", "--distributed", *python(killed)]) == (75 if by_srun else 143)
+    assert records("t-17")["task-0"]["state"] == state
+    assert ("scontrol requeue 17" in calls()) == by_srun
 
 
 @pytest.mark.parametrize(("how", "heard", "code"), [("obeys", ["SIGTERM"], 75), ("begins", [], 143)])

@@ -140,11 +140,12 @@ def test_runs_that_reach_the_time_limit_go_on(limited):
     user, jobs = limited
     states = user.wait(*jobs.values())
     assert set(states.values()) == {"COMPLETED"}, user.logs()
-    for name, code in (("obeys", 75), ("deaf", 137), ("pair", 75)):
+    # The first of a pair that ends may cost the other its life.
+    for name, expected in (("obeys", {75}), ("deaf", {137}), ("pair", {75, 137, 143})):
         codes = user.codes(name, jobs[name])
         assert codes[-1] == 0
         assert len(codes) > 1
-        assert set(codes[:-1]) == {code}, name
+        assert set(codes[:-1]) <= expected, name
         assert (user.home / f"{name}.txt").read_text() == f"{DEAF if name == 'deaf' else OBEYS} done"
     command = user.records("pair", jobs["pair"])["0"]["command"]
     assert command[:3] == ["srun", "--kill-on-bad-exit=1", "--cpus-per-task=1"]

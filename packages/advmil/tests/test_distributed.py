@@ -42,7 +42,7 @@ for arguments, code, stop_at in json.loads(sys.argv[1]):
 
 
 def test_two_processes_equal_one(
-    tiny_settings: Callable[..., dict[str, Any]], tmp_path: Path, together, monkeypatch
+    tiny_settings: Callable[..., dict[str, Any]], tmp_path: Path, together, quick_figures, monkeypatch
 ):
     """Groups of five bags, the last one smaller; Cox compares the bags of a group, AdvMIL has two optimisers."""
     common = {"bp_every_batch": 5, "epochs": 2, "draws": "bag", "opt_netG_lr": 1e-3}

@@ -34,5 +34,5 @@ def test_every_switch_and_dead_flag_is_told():
 
 def test_scripts_configurations_and_documents_that_the_readme_names_exist():
     scripts = re.findall(r"python ([\w.]+\.py)\b", README)
-    others = re.findall(r"config/\w+\.yaml|slurm/\w+\.sh|docs/[\w.]+|bash\w*\.sh", README)
+    others = re.findall(r"config/\w+\.yaml|slurm/\w+\.sh|(?:\.\./)*docs/[\w.]+|bash\w*\.sh", README)
     assert [name for name in [*scripts, *others] if not (ROOT / name).is_file()] == []

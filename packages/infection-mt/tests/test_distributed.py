@@ -50,7 +50,9 @@ def config(tiny_settings: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def test_two_processes_equal_one(config: Path, tmp_path: Path, together, quick_runs, monkeypatch):
+def test_two_processes_equal_one(
+    config: Path, tmp_path: Path, together, quick_figures, quick_runs, monkeypatch
+):
     def arguments(name: str, *more: str) -> list[str]:
         return ["--config", str(config), "--device", "cpu", "--output", str(tmp_path / name), *more]
 

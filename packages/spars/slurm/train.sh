@@ -3,10 +3,15 @@
 #   export PARTITION=gpu ACCOUNT= TIME=24:00:00
 #   SCRIPT=net_global.py CONFIG=config/classifier.yaml OUTPUT=runs/classifier bash slurm/train.sh
 #   SCRIPT=best_RL.py CONFIG=config/game.yaml OUTPUT=runs/game bash slurm/train.sh
-# SCRIPT is best_RL.py unless set; further arguments go to it. TASKS is for classifiers: the game is played by one process.
+# SCRIPT is best_RL.py unless set; further arguments go to it. TASKS, NODES: several processes, for classifiers alone.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 config="${CONFIG:?set CONFIG to a configuration file, for example config/game.yaml}"
 output="${OUTPUT:?set OUTPUT to the run directory}"
-exec "${PYTHON:-python}" -m medshared.launch --name spars-train --gpus 1 --distributed \
-  -- "${SCRIPT:-best_RL.py}" --config "$config" --output "$output" --resume "$@"
+script="${SCRIPT:-best_RL.py}"
+together=()
+case "$script" in
+  *net_*.py | *classifier_experiments/*) together=(--distributed) ;;  # the game is played by one process
+esac
+exec "${PYTHON:-python}" -m medshared.launch --name spars-train --gpus 1 "${together[@]}" \
+  -- "$script" --config "$config" --output "$output" --resume "$@"

@@ -18,6 +18,16 @@ def test_training(dry_run):
     assert lines[1:] == ["python net_global.py --config c.yaml --output o --resume"]
 
 
+def test_several_processes_are_for_classifiers(dry_run):
+    known = {"CONFIG": "c.yaml", "OUTPUT": "o", "TASKS": "2"}
+    for script in ("net_global.py", "classifier_experiments/ex1_8in.py"):
+        lines, _ = dry_run(SLURM / "train.sh", SCRIPT=script, **known)
+        assert "--ntasks-per-node=2" in lines[0]
+    lines, told = dry_run(SLURM / "train.sh", **known)
+    assert lines == []
+    assert "TASKS, NODES: spars-train runs as one process" in told
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_experiment_runs_all_its_scripts(dry_run, family):
     lines, _ = dry_run(SLURM / "ablate_array.sh", "--data_dir", "d", FAMILY=family, OUTPUT="o")

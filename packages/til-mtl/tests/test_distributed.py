@@ -51,7 +51,9 @@ def settings(toy_network, toy_keys: dict[str, Any]) -> dict[str, Any]:
     return toy_keys
 
 
-def test_two_processes_equal_one(settings: dict[str, Any], tmp_path: Path, together, monkeypatch):
+def test_two_processes_equal_one(
+    settings: dict[str, Any], tmp_path: Path, together, quick_figures, monkeypatch
+):
     original = {**settings, "faithful": True, "balancing": "fixed", "accumulate_grad_batches": 2}
     for name, keys in (("now", settings), ("original", original)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from medshared.command_line import STOPPED
 from medshared.files import remove_remains, write_json
 from medshared.leases import (
     Shard,
@@ -25,6 +27,7 @@ from medshared.process import progress
 
 logger = logging.getLogger(__name__)
 
+LAUNCH = "MEDSHARED_LAUNCH"  # names the launch that this process belongs to: see medshared.launch
 _HELD = "another job works on it"
 _DONE = "already done"
 _PROBED, _SLOW_S, _READERS = (
@@ -113,15 +116,18 @@ def run_batch(
         tasks: One an item; the same ones in the same order for every shard.
         shard: The part of the items that this job does.
         jobs: Threads.
-        again: Make outputs anew that are complete.
+        again: Make outputs anew that are complete; those that this launch of an array made are not made once more by
+            a task that was queued again, or by the job that collects.
 
     Returns:
         One outcome an item of the shard, in order.
     """
     chosen = (shard or Shard(0, 1)).select(list(tasks))
 
+    launch = os.environ.get(LAUNCH)
+
     def one(task: Task) -> Outcome:
-        return attempt(step, task, again=again)
+        return attempt(step, task, again=again, launch=launch)
 
     finished = [False] * len(chosen) if again else _finished(chosen)
     outcomes = [Outcome(step, task.item, "skipped", _DONE) for task in chosen]
@@ -169,7 +175,14 @@ def _do(step: str, one: Callable[[Task], Outcome], tasks: Sequence[Task], jobs: 
         pool.shutdown(cancel_futures=True)
 
 
-def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool = False) -> Outcome:
+def attempt(
+    step: str,
+    task: Task,
+    *,
+    again: bool = False,
+    accept_existing: bool = False,
+    launch: str | None = None,
+) -> Outcome:
     """Do one task unless it is done or another job holds it; whatever goes wrong becomes the outcome.
 
     Args:
@@ -177,6 +190,7 @@ def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool
         task: The task.
         again: Make the output anew even if it is complete.
         accept_existing: Take an output without a checksum file, as other tools leave it, for done.
+        launch: Name of the launch that ``again`` is said to; what it made already is complete.
     """
     started = time.perf_counter()
 
@@ -185,10 +199,12 @@ def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool
 
     try:
         inputs = task.inputs()
+        again = again and not _is_of(launch, task)
         # A lock beside a finished output was left by a job that was killed just then: taking it removes it.
         if not again and not task.lock.exists() and _is_done(task, inputs, accept_existing):
             return outcome("skipped", _DONE)
         with acquire_lease(task.lock) as lease:
+            again = again and not _is_of(launch, task)
             if not again and _is_done(task, inputs, accept_existing):  # perhaps by another job meanwhile
                 return outcome("skipped", _DONE)
             if lease is None:
@@ -198,7 +214,7 @@ def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool
                     logger.info("%s: removed, left by a job that was killed", remains)
             message = task.work()
             for file in task.files:
-                write_sidecar(file, inputs)
+                write_sidecar(file, inputs, made_by=launch if again else None)
             return outcome("done", message)
     except (EmptyResultError, NotYetError) as reason:
         logger.info("%s: %s: %s", step, task.item, reason)
@@ -206,6 +222,16 @@ def attempt(step: str, task: Task, *, again: bool = False, accept_existing: bool
     except Exception as error:  # one bad item never stops the others
         logger.error("%s: %s: %s", step, task.item, error, exc_info=not isinstance(error, ITEM_ERRORS))
         return outcome("failed", str(error) or type(error).__name__)
+
+
+def _is_of(launch: str | None, task: Task) -> bool:
+    """Whether the output was made anew by a launch already."""
+    if launch is None:
+        return False
+    try:
+        return read_sidecar(task.output).get("made_by") == launch
+    except (OSError, ValueError):
+        return False
 
 
 def _is_done(task: Task, inputs: Mapping[str, Any], accept_existing: bool) -> bool:
@@ -226,12 +252,17 @@ def _has_inputs(output: Path, inputs: Mapping[str, Any]) -> bool:
         return False
 
 
-def write_batch_report(path: Path, outcomes: Sequence[Outcome]) -> int:
-    """Write the run report as JSON, log its totals, and return the exit code: 1 when an item failed.
+def write_batch_report(path: Path, outcomes: Sequence[Outcome], shard: Shard | None = None) -> int:
+    """Write the run report as JSON, log its totals, and return the exit code.
 
     Args:
         path: The file.
         outcomes: Of all steps.
+        shard: The part of the items that this job did.
+
+    Returns:
+        1 when an item failed; 75 when a job that does all items leaves some to another one, so that what it made of
+        them is not whole, and it is to be started again: a job of a shard leaves that to the one that collects.
     """
     counts: dict[str, dict[str, int]] = {}
     for outcome in outcomes:
@@ -244,4 +275,10 @@ def write_batch_report(path: Path, outcomes: Sequence[Outcome]) -> int:
         logger.info("%s: %s", step, ", ".join(f"{n} {status}" for status, n in by_status.items()))
     for entry in failed:
         logger.error("failed: %s %s: %s", entry["step"], entry["item"], entry["message"])
-    return 1 if failed else 0
+    if failed:
+        return 1
+    left = [row for row in rows if row["status"] == "busy"]
+    if not left or (shard is not None and shard.count > 1):
+        return 0
+    logger.error("not complete: another job works on %d item(s); run the same again", len(left))
+    return STOPPED

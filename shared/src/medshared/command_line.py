@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
@@ -43,6 +44,8 @@ def guarded(handler: Handler, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        if isinstance(error, RunInterruptedError):
+            _await_others()
         if getattr(arguments, "debug", False):
             raise
         if isinstance(error, RunInterruptedError):
@@ -52,3 +55,13 @@ def guarded(handler: Handler, arguments: argparse.Namespace) -> int:
             sys.stderr.write(f"error: {error}\n")
             return 1
         raise
+
+
+def _await_others() -> None:
+    """Wait until process 0 has saved: srun kills all processes of a step once one has ended with a code but 0."""
+    if "medshared.distributed" not in sys.modules:  # nobody was met
+        return
+    from medshared.distributed import barrier
+
+    with contextlib.suppress(RuntimeError):  # another process is gone
+        barrier()

@@ -87,9 +87,15 @@ def open_fabric(
         devices: numbers of the devices on this machine, or how many: Fabric starts the missing processes itself.
 
     Raises:
+        ImportError: when Lightning Fabric is not installed.
         ProcessesError: when there are fewer devices than processes.
     """
-    from lightning_fabric import Fabric
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise ImportError(
+            "several processes need Lightning Fabric: install the package with its extra [distributed]"
+        ) from error
 
     started = started_processes()
     many = started.count > 1 or (

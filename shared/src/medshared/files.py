@@ -31,11 +31,10 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-_LONGEST_NAME = (
-    120  # characters of the target's name kept in the temporary name (file systems allow 255 bytes)
-)
+_LONGEST_NAME = 120  # bytes of the target's name kept in the temporary name (file systems allow 255)
 _TEMPORARY = ".{}.{}.tmp"
-_REMAINS = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+_WRITER = re.compile(r"([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp")
+_REMAINS = re.compile(rf"\..+\.{_WRITER.pattern}", re.DOTALL)
 _ABANDONED_S = (
     86400.0  # another machine's unfinished file of that age: nobody writes for a day without a byte
 )
@@ -133,7 +132,16 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
 def _temporary(target: Path) -> Path:
     """Return a hidden sibling whose name tells who writes it."""
     writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
-    return target.with_name(_TEMPORARY.format(target.name[:_LONGEST_NAME], writer))
+    return target.with_name(_TEMPORARY.format(_shortened(target.name), writer))
+
+
+def _shortened(name: str) -> str:
+    """Return a name that is short enough for an addition, and still that of one file alone."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: _LONGEST_NAME - 17].decode(errors='ignore')}-{digest}"
 
 
 @cache
@@ -176,7 +184,7 @@ def _is_abandoned(entry: os.DirEntry[str], machine: str, pid: int) -> bool:
 
 
 def remove_remains(path: str | os.PathLike[str]) -> list[Path]:
-    """Remove what writers of a file that were killed left beside it.
+    """Remove what writers of a file, or of its sidecar, that were killed left beside it.
 
     To be called only while nobody writes the file: remains look like the work of a living writer.
 
@@ -187,8 +195,13 @@ def remove_remains(path: str | os.PathLike[str]) -> list[Path]:
         The temporary files that were removed.
     """
     target = Path(path)
-    pattern = _TEMPORARY.format(glob.escape(target.name[:_LONGEST_NAME]), "*")
-    found = sorted(target.parent.glob(pattern))
+    names = (_shortened(target.name), _shortened(f"{target.name}.done.json"))
+    found = [
+        each
+        for name in names
+        for each in sorted(target.parent.glob(_TEMPORARY.format(glob.escape(name), "*")))
+        if each.name.startswith(f".{name}.") and _WRITER.fullmatch(each.name[len(name) + 2 :])
+    ]
     for remains in found:
         remains.unlink(missing_ok=True)
     return found

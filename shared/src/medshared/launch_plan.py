@@ -127,6 +127,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Call:
     """
     options, command = _split(list(arguments), "--")
     options, collect = _split(options, "--collect")
+    if collect and "--" in command:
+        raise LaunchError(
+            "an argument -- cannot be told from the one between the collecting command and the tasks'"
+        )
     found = _parser().parse_args(options)
     if not command:
         raise LaunchError("no command: end the options with -- and give the script and its arguments")
@@ -145,7 +149,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Call:
         memory=environment.get("MEMORY") or found.memory,
     )
     number.check()
-    own = [argument for argument in arguments if argument != "--dry-run"]
+    at = len(options)  # what follows are the commands', which may have a flag of that name
+    own = [argument for argument in options if argument != "--dry-run"] + list(arguments)[at:]
     dry_run = found.dry_run or environment.get("DRY_RUN", "") not in ("", "0", "no")
     return Call(plan, tuple(own), found.in_job, found.collecting, dry_run)
 

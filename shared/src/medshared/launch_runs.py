@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,6 +52,12 @@ class Ending:
         """
         died_of_it = self.terminated and self.exit_code == 128 + signal.SIGTERM
         return self.overdue or died_of_it or self.exit_code in (STOPPED, 128 + signal.SIGUSR1)
+
+    @property
+    def is_cut_by_srun(self) -> bool:
+        """Whether processes that were asked to stop may have been killed by srun, since one had ended before them."""
+        killed = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+        return (self.warned or self.terminated) and self.exit_code in killed
 
 
 class Worker:
@@ -229,16 +236,15 @@ class Job:
         return self._task(folder, COLLECT, self.plan.collect_command())
 
     def _task(self, folder: Path, task: str, arguments: Sequence[str]) -> int:
-        command = [interpreter(self.environment), *arguments]
-        if task != COLLECT:
-            command = [*self._srun(), *command]
+        srun = self._srun() if task != COLLECT else []
+        command = [*srun, interpreter(self.environment), *arguments]
         log = _log_file(self.environment)
         record = TaskRecord(folder, task, {"command": command, "log": log, "count": self.plan.count})
         restarts = int(self.environment.get("SLURM_RESTART_COUNT") or 0)
         record.begin(job=self.own_name, restarts=restarts)
         logger.info("start, job %s, time %d: %s", self.own_name, restarts + 1, shlex.join(command))
         try:
-            ending = Worker(command, worker_environment(self.environment), self._warning_s).run()
+            ending = Worker(command, worker_environment(self.environment, folder.name), self._warning_s).run()
         except OSError as error:
             logger.error("%s could not be started: %s", command[0], error)
             record.end("failed", 127)
@@ -246,7 +252,7 @@ class Job:
         logger.info(
             "end, exit code %d%s", ending.exit_code, ", killed before the limit" if ending.overdue else ""
         )
-        if not ending.is_resumable:
+        if not (ending.is_resumable or (srun and ending.is_cut_by_srun)):
             record.end("failed" if ending.exit_code else "done", ending.exit_code)
             return ending.exit_code
         # Who ends a job with scancel, or by preemption, decides what becomes of it.
@@ -286,10 +292,16 @@ class Job:
         return done.returncode == 0
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a worker's environment adds: output at once, and no more threads than the job has cores."""
+def worker_environment(environment: Mapping[str, str], launch: str) -> dict[str, str]:
+    """Return a worker's environment: output at once, and no more threads than the job has cores.
+
+    Args:
+        environment: Of the process.
+        launch: The same for all tasks of an array, each time that they start, and for the job that collects: what one
+            of them made anew, as ``--again`` asks, the others leave alone.
+    """
     cpus = environment.get("SLURM_CPUS_PER_TASK") or environment.get("SLURM_CPUS_ON_NODE")
-    added = {"PYTHONUNBUFFERED": "1"}
+    added = {"PYTHONUNBUFFERED": "1", "MEDSHARED_LAUNCH": launch}
     if cpus and not environment.get("OMP_NUM_THREADS"):
         added["OMP_NUM_THREADS"] = cpus
     return {**environment, **added}
@@ -315,10 +327,11 @@ def run_here(plan: Plan, environment: Mapping[str, str]) -> int:
     """
     failed: list[str] = []
     ending = Ending(0)
+    adapted = worker_environment(environment, f"{plan.name}-{uuid.uuid4().hex}")
     for index in range(plan.count):
         command = [interpreter(environment), *plan.task_command(index)]
         logger.info("task %d of %d: %s", index + 1, plan.count, shlex.join(command))
-        ending = Worker(command, worker_environment(environment), WARNING_S).run()
+        ending = Worker(command, adapted, WARNING_S).run()
         if ending.is_resumable or ending.warned or ending.terminated:
             return ending.exit_code or STOPPED
         if ending.exit_code:
@@ -330,5 +343,5 @@ def run_here(plan: Plan, environment: Mapping[str, str]) -> int:
     if plan.collect and (not failed or plan.leftovers):
         command = [interpreter(environment), *plan.collect_command()]
         logger.info("collecting: %s", shlex.join(command))
-        return Worker(command, worker_environment(environment), WARNING_S).run().exit_code
+        return Worker(command, adapted, WARNING_S).run().exit_code
     return 1 if failed else 0

@@ -344,12 +344,15 @@ def sidecar_path(output: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(output)}.done.json")
 
 
-def write_sidecar(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> Path:
+def write_sidecar(
+    output: str | os.PathLike[str], inputs: Mapping[str, Any], *, made_by: str | None = None
+) -> Path:
     """Record that an output is complete, and what it was made from.
 
     Args:
         output: the finished file.
         inputs: everything the output depends on: files, settings, versions; any value that JSON can hold.
+        made_by: name of the launch that made a complete output anew.
 
     Returns:
         The sidecar's path: ``<output>.done.json`` with sha256, size and modification time of the output, and the
@@ -365,6 +368,8 @@ def write_sidecar(output: str | os.PathLike[str], inputs: Mapping[str, Any]) -> 
     coarse = before.st_mtime_ns % 1_000_000_000 == 0
     if time.time_ns() - before.st_mtime_ns > (2_000_000_000 if coarse else _CLOCK_TICK_NS):
         content["mtime_ns"] = before.st_mtime_ns
+    if made_by is not None:
+        content["made_by"] = made_by
     return write_json(sidecar_path(output), content)
 
 

@@ -24,6 +24,7 @@ PACKAGES = (
     "tifffile",
 )
 EXTRAS = {
+    "lightning_fabric": "advmil[distributed]",
     "torch_geometric": "advmil[geometric]",
     "tensorboard": "advmil[tensorboard]",
     "wandb": "advmil[wandb]",

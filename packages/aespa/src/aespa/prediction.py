@@ -67,7 +67,7 @@ def predict(options: PredictOptions) -> int:
         tasks = [_task(segmenter, item, options.output, common) for item in items]
         outcomes = run_batch("predict", tasks, shard=options.shard, again=options.overwrite)
         write_predictions(options.output, items, outcomes)
-        return write_batch_report(options.output / _report_name(options.shard), outcomes)
+        return write_batch_report(options.output / _report_name(options.shard), outcomes, options.shard)
 
 
 def _mode(options: PredictOptions, network: AespaNetwork, checkpoint: Mapping[str, Any]) -> Mode:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from aespa.original_files import original_log
 from aespa.round_scores import RoundScores, scores_of
 from aespa.trainer import Trainer
 from medshared.command_line import RunInterruptedError
-from medshared.distributed import is_first
+from medshared.distributed import by_first, is_first
 from medshared.files import to_plain
 from medshared.gpu import peak_memory_bytes
 from medshared.loggers import open_logger
@@ -135,30 +136,41 @@ def _train(
         trainer.fit(stop, sink)
     finally:
         sink.close()
-    results: dict[str, Any] = {}
-    if trainer.fabric.is_global_zero:
-        results = {
-            "mode": config.mode,
-            "dataset": config.dataset,
-            "best_epoch": trainer.progress.best_epoch,
-            "images": {"train": len(arrays.train), "val": len(arrays.val), "test": len(arrays.test)},
-            "training_seconds": trainer.progress.seconds,
-        }
-        if measure:
-            network = _best_network(trainer, run)
-            tables = evaluate(network, arrays.test, config, between=lambda: _stop_measuring(stop))
-            summary = write_tables(run.path, tables, config)
-            results["metrics"] = {key: each["mean"] for key, each in summary.items()}
-        results |= {
-            "peak_memory_mb": peak_memory_bytes(trainer.fabric.device) / 1e6,
-            "seconds": time.perf_counter() - started,
-        }
-        if measure:
-            from aespa.reporting import try_report
+    return by_first(partial(_finish, trainer, arrays, config, run, stop, started, measure=measure))
 
-            try_report(run.path, results)
-        run.write_results(results)
-    trainer.fabric.barrier()
+
+def _finish(
+    trainer: Trainer,
+    arrays: RunArrays,
+    config: Config,
+    run: RunDirectory,
+    stop: StopSignal,
+    started: float,
+    *,
+    measure: bool,
+) -> dict[str, Any]:
+    """Measure the best epoch and write what the run found."""
+    results: dict[str, Any] = {
+        "mode": config.mode,
+        "dataset": config.dataset,
+        "best_epoch": trainer.progress.best_epoch,
+        "images": {"train": len(arrays.train), "val": len(arrays.val), "test": len(arrays.test)},
+        "training_seconds": trainer.progress.seconds,
+    }
+    if measure:
+        network = _best_network(trainer, run)
+        tables = evaluate(network, arrays.test, config, between=lambda: _stop_measuring(stop))
+        summary = write_tables(run.path, tables, config)
+        results["metrics"] = {key: each["mean"] for key, each in summary.items()}
+    results |= {
+        "peak_memory_mb": peak_memory_bytes(trainer.fabric.device) / 1e6,
+        "seconds": time.perf_counter() - started,
+    }
+    if measure:
+        from aespa.reporting import try_report
+
+        try_report(run.path, results)
+    run.write_results(results)
     return results
 
 

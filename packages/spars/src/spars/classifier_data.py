@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from medshared.distributed import Share
 from medshared.gpu import derive_seed
+from medshared.shared_layers import computing
 from spars.classifier_metrics import Value, decision_metrics
 from spars.config import ClassifierConfig
 from spars.crops import CropSource, body_level
@@ -105,6 +107,20 @@ def as_input(windows: np.ndarray, target_size: Target, device: torch.device | st
     return batch if target_size == "native" else interpolate(batch, size=tuple(target_size), mode="nearest")
 
 
+def batch_logits(network: nn.Module, windows: np.ndarray, target: Target, device: torch.device) -> Tensor:
+    """Return the logits of all windows of a batch, ``[n, 2]``; of several processes each computes its share of them.
+
+    Args:
+        network: The classifier.
+        windows: float32 ``[n, x, y, z]``, the same ones in every process.
+        target: What they are stretched to.
+        device: Where the network is.
+    """
+    share = Share.of(len(windows))
+    with computing(share):
+        return share.gather(network(as_input(share.take(windows), target, device)))
+
+
 def scheduled(n: int, wanted: int, epoch: int, index: int, seed: int) -> list[int]:
     """Return which of ``n`` cases make a batch: the shuffled cases one after the other, shuffled anew when used up.
 
@@ -126,6 +142,8 @@ def scheduled(n: int, wanted: int, epoch: int, index: int, seed: int) -> list[in
 def score_in_batches(network: nn.Module, inputs: Sequence[np.ndarray], target: Target, size: int) -> Tensor:
     """Return the logits of many windows, float32 ``[n, 2]`` on the CPU, in evaluation mode.
 
+    Every process of a training must call it: each computes its share of each batch.
+
     Args:
         network: The classifier; its mode is put back.
         inputs: float32 windows ``[n, x, y, z]``.
@@ -137,7 +155,7 @@ def score_in_batches(network: nn.Module, inputs: Sequence[np.ndarray], target: T
     network.eval()
     with torch.inference_mode():
         parts = [
-            network(as_input(np.asarray(inputs[i : i + size]), target, device)).float().cpu()
+            batch_logits(network, np.asarray(inputs[i : i + size]), target, device).float().cpu()
             for i in range(0, len(inputs), size)
         ]
     network.train(before)
@@ -189,9 +207,9 @@ class CropTask:
         chosen = scheduled(len(self.sources), config.batch_size, epoch, index, config.seed)
         rng = np.random.default_rng(derive_seed(config.seed, "crops", epoch, index))
         drawn = [self.sources[i].draw(config.crop_no, rng) for i in chosen]
-        inputs = as_input(np.concatenate([crops for crops, _ in drawn]), self.target, device)
+        windows = np.concatenate([crops for crops, _ in drawn])
         classes = torch.from_numpy(np.concatenate([classes for _, classes in drawn])).to(device)
-        logits = network(inputs)
+        logits = batch_logits(network, windows, self.target, device)
         right = int((logits.detach().argmax(1) == classes).sum())
         return cross_entropy(logits, classes), right, len(classes)
 

@@ -9,14 +9,25 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medshared.command_line import RunInterruptedError
-from medshared.gpu import capture_rng, restore_rng
+from medshared.distributed import (
+    average_gradients,
+    by_first,
+    is_first,
+    optimizer_parameters,
+    process_count,
+    restore_shared_rng,
+    stopped_together,
+)
+from medshared.gpu import capture_rng
 from medshared.runs import RunDirectory, StopSignal
+from medshared.shared_layers import share_layers
 from medshared.weights import WeightsError
 from spars.config import ClassifierConfig
 from spars.errors import CheckpointError, DataError
@@ -24,6 +35,7 @@ from spars.models.build import ClassifierMeta, build_classifier, save_classifier
 from spars.original.crops import NRandomCrop
 from spars.original.dataset import NIfTIDataset
 from spars.original.loops import BatchSource, evaluate_network, train_network
+from spars.sharing import SharedNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +47,7 @@ class _Stoppable:
         self.source, self.stop = source, stop
 
     def get_data_batch(self, batch_size: int, start_file_no: int, end_file_no: int) -> tuple[Tensor, Tensor]:
-        if self.stop.requested:
+        if stopped_together(self.stop):
             raise RunInterruptedError(
                 f"stopped by {self.stop.name} within an epoch; --resume continues after the last whole one"
             )
@@ -95,7 +107,12 @@ def train_faithful(
     crops = NRandomCrop(config.crop_size, config.crop_no, size=size, faithful=True)  # type: ignore[arg-type]
     source = _Stoppable(NIfTIDataset(config.data_dir, crops, faithful=True), stop)
     network = build_classifier(config).to(device)
+    share_layers(network, device)
     adam = torch.optim.Adam(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    model: torch.nn.Module = network
+    if process_count() > 1:
+        model = SharedNetwork(network)
+        adam.register_step_pre_hook(lambda *_: average_gradients(optimizer_parameters(adam)))
     state: dict[str, Any] = {"epoch": 0, "kept_epoch": -1, "best": -math.inf, "seconds": 0.0}
     if resume:
         state |= _restored(run, network, adam)
@@ -103,15 +120,16 @@ def train_faithful(
     logger.warning("faithful: validation crops are drawn anew every epoch; epochs cannot be compared exactly")
     while state["epoch"] < config.epochs:
         started, epoch = time.perf_counter(), state["epoch"]
-        row = _epoch(config, network, source, adam, epoch, batches, device)
+        row = _epoch(config, model, source, adam, epoch, batches, device)
         run.log_metrics(row)
         sink.log({key: value for key, value in row.items() if value is not None}, row["step"])
         if config.select == "last" or row["val_accuracy"] > state["best"]:
             state |= {"kept_epoch": epoch, "best": row["val_accuracy"]}
-            save_classifier(run.path / config.weights_out, network, ClassifierMeta.of(config))
+            if is_first():
+                save_classifier(run.path / config.weights_out, network, ClassifierMeta.of(config))
         state |= {"epoch": epoch + 1, "seconds": state["seconds"] + time.perf_counter() - started}
         _save(run, network, adam, state)
-    return _results(config, run, state, batches)
+    return by_first(partial(_results, config, run, state, batches))
 
 
 def _epoch(
@@ -178,7 +196,7 @@ def _restored(run: RunDirectory, network: torch.nn.Module, adam: torch.optim.Ada
         ) from error
     adam.load_state_dict(saved["adam"])
     run.truncate_metrics(int(saved["metrics_rows"]))
-    restore_rng(saved["rng"])
+    restore_shared_rng(saved["rng"])
     return dict(saved["state"])
 
 

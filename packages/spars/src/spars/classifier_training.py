@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from medshared.command_line import RunInterruptedError
-from medshared.gpu import seed_everything, select_device
+from medshared.distributed import (
+    average_gradients,
+    by_first,
+    first_goes_ahead,
+    is_first,
+    open_run,
+    optimizer_parameters,
+    run_log,
+    shared_object,
+    stopped_together,
+)
+from medshared.gpu import seed_everything
 from medshared.loggers import open_logger
-from medshared.runs import RunDirectory, StopSignal, run_logging
+from medshared.runs import RunDirectory, StopSignal
+from medshared.shared_layers import share_layers
 from spars.classifier_data import ClassifierData, CropTask, load_classifier_data
 from spars.classifier_faithful import check_faithful, train_faithful
 from spars.classifier_metrics import Value
@@ -27,6 +40,7 @@ from spars.errors import DataError, TrainingError
 from spars.mil import BagTask
 from spars.models.build import ClassifierMeta, build_classifier, save_classifier
 from spars.resuming import load_last
+from spars.sharing import join_processes
 
 logger = logging.getLogger(__name__)
 
@@ -121,17 +135,19 @@ def train_classifier(
         TrainingError: The loss is not finite.
     """
     config = config.resolved()
-    device = select_device(config.device)
+    device = join_processes(config)
     task: Task | None = None
     if config.mode == "faithful":
         check_faithful(config)
     else:
-        data = data or load_classifier_data(config)
+        with first_goes_ahead():
+            data = data or load_classifier_data(config)
         task = _build_task(config, data)
     seed_everything(config.seed)
-    run = RunDirectory(folder)
-    run.create(config.model_dump(mode="json"), command=command, seed=config.seed, resume=resume)
-    with run_logging("spars", run.path / "log.txt"):
+    run = open_run(folder)
+    with first_goes_ahead():
+        run.create(config.model_dump(mode="json"), command=command, seed=config.seed, resume=resume)
+    with run_log("spars", run):
         if stop is not None:
             return _train(config, run, device, task, data, stop, resume=resume)
         with StopSignal() as own:
@@ -161,7 +177,8 @@ def _train(
     *,
     resume: bool,
 ) -> dict[str, Any]:
-    sink = open_logger(config.logger, run.path, project="spars", config=config.model_dump(mode="json"))
+    kind = config.logger if is_first() else "csv"  # which writes nothing itself
+    sink = open_logger(kind, run.path, project="spars", config=config.model_dump(mode="json"))
     try:
         if task is None or data is None:
             results = train_faithful(config, run, device, stop, sink, resume=resume)
@@ -171,14 +188,18 @@ def _train(
             if resume:
                 trainer.restore()
             trainer.fit(stop, sink)
-            results = trainer.results(data)
+            results = by_first(partial(trainer.results, data))
     finally:
         sink.close()
+    by_first(partial(_finish, run, results))
+    return results
+
+
+def _finish(run: RunDirectory, results: dict[str, Any]) -> None:
     from spars.reporting import try_report
 
     try_report(run.path, results)
     run.write_results(results)
-    return results
 
 
 class ClassifierTrainer:
@@ -194,6 +215,7 @@ class ClassifierTrainer:
     def __init__(self, config: ClassifierConfig, task: Task, run: RunDirectory, device: torch.device) -> None:
         self.config, self.task, self.run, self.device = config, task, run, device
         self.network: nn.Module = build_classifier(config).to(device)
+        share_layers(self.network, device)
         self.adam = torch.optim.Adam(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
@@ -215,7 +237,7 @@ class ClassifierTrainer:
             row = self._finish_epoch()
             sink.log(row, progress.step)
             self.save()
-            if stop.requested and progress.epoch < self.config.epochs:
+            if stopped_together(stop) and progress.epoch < self.config.epochs:
                 raise RunInterruptedError(
                     f"stopped by {stop.name} after epoch {progress.epoch - 1}; --resume continues"
                 )
@@ -234,12 +256,13 @@ class ClassifierTrainer:
                 )
             self.adam.zero_grad()
             loss.backward()
+            average_gradients(optimizer_parameters(self.adam))
             self.adam.step()
             progress.batch, progress.step = progress.batch + 1, progress.step + 1
             progress.loss_sum += value
             progress.right, progress.seen = progress.right + right, progress.seen + n
             progress.seconds += time.perf_counter() - started
-            if stop.requested and progress.batch < self.task.n_batches:
+            if stopped_together(stop) and progress.batch < self.task.n_batches:
                 self.save()
                 raise RunInterruptedError(
                     f"stopped by {stop.name} in epoch {progress.epoch} after {progress.batch} batches; "
@@ -249,7 +272,8 @@ class ClassifierTrainer:
     def _finish_epoch(self) -> dict[str, Any]:
         """Validate, keep the weights if they are the ones to keep, and log the epoch."""
         progress, started = self.progress, time.perf_counter()
-        found = self.task.validate(self.network)
+        # Process 0's numbers decide in all: unlike processors may round unlike, and all must end at the same epoch.
+        found = shared_object(self.task.validate(self.network))
         row = {
             "epoch": progress.epoch,
             "step": progress.step,
@@ -265,7 +289,8 @@ class ClassifierTrainer:
             progress.best_epoch = progress.epoch
         if better or self.config.select == "last":
             progress.kept_epoch = progress.epoch
-            save_classifier(self.weights_path, self.network, ClassifierMeta.of(self.config))
+            if is_first():
+                save_classifier(self.weights_path, self.network, ClassifierMeta.of(self.config))
         logger.info(
             "epoch %d: loss %.4f, validation %s",
             progress.epoch,

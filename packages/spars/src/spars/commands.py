@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medshared.configuration import load_yaml_or_json
+from medshared.processes import require_one_process, several_processes
 from spars.errors import DataError
 from spars.flags import Stage, given_keys
 
@@ -75,18 +76,26 @@ def _demo_keys(arguments: argparse.Namespace, stage: Stage, mode: str) -> dict[s
     return keys
 
 
+@several_processes
 def train_classifier(arguments: argparse.Namespace) -> int:
     """Train the classifier that scores windows."""
     from spars.experiments import classifier_config, run_classifier
 
+    if arguments.demo:
+        require_one_process("--demo")
     keys, label = read_keys(arguments, "classifier")
     config = classifier_config(arguments.preset, keys, label)
     run_classifier(config, arguments.output, preset=arguments.preset, resume=arguments.resume)
     return 0
 
 
+@several_processes
 def train(arguments: argparse.Namespace) -> int:
     """Train the players by self-play, and evaluate them if asked to."""
+    require_one_process(
+        "self-play (PPO)",
+        "start one; seeds, presets and folds are divided by job arrays, each a run of its own",
+    )
     from spars.experiments import game_config, run_game
 
     keys, label = read_keys(arguments, "game")

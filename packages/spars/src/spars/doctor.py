@@ -16,6 +16,7 @@ PACKAGES = (
 )
 EXTRAS = {
     "pydicom": "spars[dicom]",
+    "lightning_fabric": "spars[distributed]",
     "plotly": "spars[overlay]",
     "skimage": "spars[overlay]",
     "tensorboard": "spars[tensorboard]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,11 @@ def run_classifier(
         RunInterruptedError: A signal stopped the run.
         DataError: A file cannot be used.
     """
-    if resume and (folder / "results.json").is_file():
+    from medshared.distributed import by_first, is_first, shared_object
+    from spars.sharing import join_processes
+
+    join_processes(config)
+    if resume and shared_object((folder / "results.json").is_file()):
         logger.info("%s: finished already", folder)
         return read_json(folder / "results.json")
     if preset is not None and config.mode == "faithful":
@@ -88,10 +93,12 @@ def run_classifier(
         if warning:
             logger.warning("%s", warning)
     if preset is not None:
-        config = with_n_train(config, folder, preset)
+        config = by_first(partial(with_n_train, config, folder, preset))
     from spars.classifier_training import train_classifier
 
     results = train_classifier(config, folder, resume=resume, stop=stop)
+    if not is_first():
+        return results
     logger.info("weights: %s", folder / config.weights_out)
     if config.resolved_value("target_size") == "native":
         size = " ".join(map(str, config.crop_size))

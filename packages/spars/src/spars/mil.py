@@ -29,7 +29,7 @@ from medshared.gpu import derive_seed
 from spars.classifier_data import (
     ClassifierData,
     Target,
-    as_input,
+    batch_logits,
     crop_source,
     scheduled,
     score_in_batches,
@@ -141,7 +141,7 @@ class BagTask:
         rng = np.random.default_rng(derive_seed(config.seed, "windows", epoch, index))
         windows = np.concatenate([self.sources[i].draw_windows(config.mil_crops, rng) for i in chosen])
         targets = torch.tensor([float(i in self.classes[1]) for i in chosen], device=device)
-        logits = network(as_input(windows, self.target, device))
+        logits = batch_logits(network, windows, self.target, device)
         z = self._pooled(logits, len(chosen))
         right = int(((z.detach() > 0) == (targets > 0)).sum())
         loss = binary_cross_entropy_with_logits(z, targets)

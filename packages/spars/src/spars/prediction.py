@@ -114,7 +114,7 @@ def predict(
         outcomes = run_batch("predict", tasks, shard=shard, jobs=jobs, again=overwrite)
         if shard is not None and shard.count > 1:
             return write_batch_report(
-                output / f"predict-report-{shard.index + 1}-of-{shard.count}.json", outcomes
+                output / f"predict-report-{shard.index + 1}-of-{shard.count}.json", outcomes, shard
             )
         _write_table(output, cases, outcomes)
         code = write_batch_report(output / "predict-report.json", outcomes)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from medshared.command_line import guarded
+from medshared.processes import several_processes
 from spars.flags import Stage
 
 
@@ -38,6 +39,7 @@ def _run(stage: Stage, handler_name: str, preset: str, argv: Sequence[str] | Non
     add_run_options(parser, stage, preset)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
+    @several_processes  # or the command refuses them
     def handler(arguments: argparse.Namespace) -> int:
         from spars import commands
 

@@ -113,7 +113,7 @@ def run(preparation: Preparation) -> tuple[list[Outcome], int]:
         if step in ("segment", "patch", "regions"):
             _record(p, listed, outcomes, names)
     name = "prepare-report" if p.shard is None else f"prepare-report-{p.shard.index + 1}-of-{p.shard.count}"
-    return outcomes, write_batch_report(p.output / f"{name}.json", outcomes)
+    return outcomes, write_batch_report(p.output / f"{name}.json", outcomes, p.shard)
 
 
 def _step_tasks(p: Preparation, elsewhere: set[str]) -> Mapping[str, StepTasks]:

@@ -121,7 +121,7 @@ def _chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
 def _run(step: str, tasks: list[Task], folder: Path, arguments: argparse.Namespace) -> int:
     outcomes = run_batch(step, tasks, shard=arguments.shard, jobs=arguments.jobs, again=arguments.again)
     suffix = "" if arguments.shard is None else f"-{arguments.shard.index + 1}-of-{arguments.shard.count}"
-    return write_batch_report(folder / f"{step}-report{suffix}.json", outcomes)
+    return write_batch_report(folder / f"{step}-report{suffix}.json", outcomes, arguments.shard)
 
 
 def _big_to_small(arguments: argparse.Namespace) -> int:

@@ -90,7 +90,7 @@ def process_mbhseg(
     report = REPORT
     if shard is not None and shard.count > 1:  # jobs of several shards write one each
         report = f"process_mbhseg-{shard.index + 1}.json"
-    return write_batch_report(out / report, outcomes)
+    return write_batch_report(out / report, outcomes, shard)
 
 
 def _cases(folder: Path) -> list[Path]:

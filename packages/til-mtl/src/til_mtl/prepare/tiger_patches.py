@@ -135,7 +135,7 @@ def _assemble(records: Sequence[Path], folds: Mapping[str, int], options: Prepar
 def _report(outcomes: Sequence[Outcome], options: PrepareOptions, shard: Shard | None) -> int:
     name = "prepare-report" if shard is None else f"prepare-report-{shard.index + 1}-of-{shard.count}"
     path = options.out / f"{name}.json"
-    code = write_batch_report(path, outcomes)
+    code = write_batch_report(path, outcomes, shard)
     clipped = {}
     for outcome in outcomes:
         if outcome.step == "regions" and _is_made(outcome):

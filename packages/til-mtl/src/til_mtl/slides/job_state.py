@@ -143,8 +143,9 @@ def run_tasks(tasks: Sequence[Task], options: SlideOptions, model: ModelOnce) ->
         if each.status == "busy" and each.item in known
     }
     listed = [of_others.get(each.item, each) for each in outcomes]
-    write_batch_report(options.out / f"predict-report{part}.json", listed)
-    return 1 if any(each.status == "failed" for each in outcomes) else 0
+    code = write_batch_report(options.out / f"predict-report{part}.json", listed, shard)
+    # A failure that the job beside this one had is its own to tell.
+    return 0 if code == 1 and not any(each.status == "failed" for each in outcomes) else code
 
 
 def items_done(tasks: Sequence[Task]) -> set[str]:
