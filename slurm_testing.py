@@ -57,18 +57,27 @@ class SlurmUser:
 
     def submit(self, script: str, *arguments: object, **variables: object) -> list[str]:
         """Submit a wrapper; returns the numbers of its jobs, the collecting one last."""
-        done = self._bash(script, arguments, variables).communicate(timeout=PATIENCE_S)
+        done = self._wrapper(script, arguments, variables).communicate(timeout=PATIENCE_S)
         jobs = done[0].split()
         assert jobs, done[1]
         return jobs
 
     def serial(self, script: str, *arguments: object, **variables: object) -> subprocess.Popen[str]:
         """Start a wrapper in the foreground, beside the jobs; its results are what theirs must equal."""
-        return self._bash(script, arguments, {**variables, "SUBMIT": "no"})
+        return self._wrapper(script, arguments, {**variables, "SUBMIT": "no"})
 
-    def _bash(self, script: str, arguments: tuple[object, ...], variables: Mapping[str, object]) -> Any:
+    def python(self, *arguments: object) -> subprocess.Popen[str]:
+        """Start a command of the package without its wrapper, beside the jobs."""
+        return self._start([sys.executable, *map(str, arguments)], {})
+
+    def _wrapper(
+        self, script: str, arguments: tuple[object, ...], variables: Mapping[str, object]
+    ) -> subprocess.Popen[str]:
+        return self._start(["bash", str(self.package / script), *map(str, arguments)], variables)
+
+    def _start(self, command: list[str], variables: Mapping[str, object]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", str(self.package / script), *map(str, arguments)],
+            command,
             cwd=self.home,
             env=self.variables | {name: str(value) for name, value in variables.items()},
             stdin=subprocess.DEVNULL,
@@ -154,7 +163,7 @@ class SlurmUser:
         self.command("scancel", "--signal=CONT", "--full", job)
 
     def kill(self, job: str) -> None:
-        """Kill a job's processes with SIGKILL, as a crash of its node would, and queue it again."""
+        """Kill a job's launcher, and thereby its run, with SIGKILL, as a crash would; and queue it again."""
         self.command("scancel", "--signal=KILL", "--batch", job)
         self.wait_for(lambda: set(self.states(job).values()) == {"FAILED"}, f"job {job} survived SIGKILL")
         self.command("scontrol", "requeue", job)
@@ -223,7 +232,7 @@ def results(run: Path, *dropped: str) -> Any:
 
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> None:
-    """Wait for a process started by `SlurmUser.serial`.
+    """Wait for a process started by `SlurmUser.serial` or `SlurmUser.python`.
 
     Raises:
         AssertionError: It ended with another exit code.

@@ -369,7 +369,7 @@ def heard(number, frame):
     pathlib.Path('heard').write_text(signal.Signals(number).name)
     if sys.argv[1] == 'obeys':
         sys.exit(75)
-for name in ('SIGUSR1', 'SIGTERM'):
+for name in ('SIGUSR1', 'SIGTERM') if sys.argv[1] != 'begins' else ():
     signal.signal(getattr(signal, name), heard)
 pathlib.Path('pid').write_text(str(os.getpid()))
 pathlib.Path('ready').touch()
@@ -416,10 +416,12 @@ def test_a_process_that_srun_killed_while_all_stopped_is_no_failure(
     assert ("scontrol requeue 17" in calls()) == by_srun
 
 
-def test_a_cancelled_job_stays_cancelled(job, calls):
-    assert signalled(signal.SIGTERM, "obeys") == 75
-    assert Path("heard").read_text() == "SIGTERM"
+@pytest.mark.parametrize(("how", "heard", "code"), [("obeys", ["SIGTERM"], 75), ("begins", [], 143)])
+def test_a_cancelled_job_stays_cancelled(how, heard, code, job, calls):
+    assert signalled(signal.SIGTERM, how) == 75
+    assert [file.read_text() for file in Path().glob("heard")] == heard
     assert calls() == []
+    assert records("t-17")["task-0"]["starts"][0]["exit_code"] == code
     assert records("t-17")["task-0"]["state"] == "stopped"
 
 

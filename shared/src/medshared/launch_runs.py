@@ -46,8 +46,12 @@ class Ending:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the work was cut short and continues when it is started again."""
-        return self.overdue or self.exit_code in (STOPPED, 128 + signal.SIGUSR1)
+        """Whether the work was cut short and continues when it is started again.
+
+        A worker that has just begun does not heed signals yet, and dies of them.
+        """
+        died_of_it = self.terminated and self.exit_code == 128 + signal.SIGTERM
+        return self.overdue or died_of_it or self.exit_code in (STOPPED, 128 + signal.SIGUSR1)
 
     @property
     def is_cut_by_srun(self) -> bool:
