@@ -47,7 +47,6 @@ class SlurmUser:
             **os.environ,
             **RESOURCES,
             "SLURM_CONF": os.environ["MEDPAPERS_SLURM"],
-            "SLURM_SUBMIT_DIR": str(self.home),
             "PYTHON": sys.executable,
             "OMP_NUM_THREADS": "1",
             **self.variables,
@@ -73,7 +72,7 @@ class SlurmUser:
     def _wrapper(
         self, script: str, arguments: tuple[object, ...], variables: Mapping[str, object]
     ) -> subprocess.Popen[str]:
-        return self._start(["bash", str(self.package / script), *map(str, arguments)], variables)
+        return self._start(["bash", str(self.home / script), *map(str, arguments)], variables)
 
     def _start(self, command: list[str], variables: Mapping[str, object]) -> subprocess.Popen[str]:
         return subprocess.Popen(

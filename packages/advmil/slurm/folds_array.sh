@@ -4,7 +4,9 @@
 #   CONFIG=config/cfg_nlst.yaml OUTPUT=results-adv/nlst-patch bash slurm/folds_array.sh
 # FOLDS is 5 unless set, HANDLER adv; further arguments go to main.py.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 config="${CONFIG:?set CONFIG to a configuration file, for example config/cfg_nlst.yaml}"
 output="${OUTPUT:?set OUTPUT to the common part of the output folders}"
 exec "${PYTHON:-python}" -m medshared.launch --name advmil-fold --gpus 1 --memory 64G --distributed \

@@ -4,7 +4,9 @@
 #   CONFIG=config/cfg_nlst.yaml bash slurm/grid_array.sh [further flags of main.py]
 # HANDLER is adv unless set (base: baselines).
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 config="${CONFIG:?set CONFIG to a configuration file, for example config/cfg_nlst.yaml}"
 grid=(main.py --config "$config" --handler "${HANDLER:-adv}" --multi_run)
 runs="$("${PYTHON:-python}" "${grid[@]}" --list "$@")"

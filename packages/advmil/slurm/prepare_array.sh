@@ -4,7 +4,9 @@
 #   SLIDES=data/nlst/slides OUTPUT=data/nlst/processed bash slurm/prepare_array.sh --weights resnet50.pth
 # SHARDS is 8 unless set; further arguments go to `advmil prepare`.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 slides="${SLIDES:?set SLIDES to the folder of slides}"
 output="${OUTPUT:?set OUTPUT to the folder of tiles and features}"
 exec "${PYTHON:-python}" -m medshared.launch --name advmil-prepare --gpus 1 --memory 64G --array "${SHARDS:-8}" \

@@ -5,7 +5,9 @@
 #     bash slurm/evaluate.sh
 # Further arguments go to val.py.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 config="${CONFIG:?set CONFIG to a configuration file, for example config/aespa.yaml}"
 checkpoint="${CHECKPOINT:?set CHECKPOINT to the trained network}"
 output="${OUTPUT:?set OUTPUT to the folder of the results}"

@@ -5,7 +5,9 @@
 #   GROUP=main bash slurm/experiments_array.sh -data data -sam_ckpt checkpoint/medsam_vit_b.pth
 # Further arguments go to `aespa experiments`.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 group="${GROUP:?set GROUP to main, ablations or all}"
 case "$group" in
   main) runs=8 ;;

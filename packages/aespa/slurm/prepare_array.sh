@@ -4,7 +4,9 @@
 #   VOLUMES=data/MBHSeg OUTPUT=data bash slurm/prepare_array.sh
 # SHARDS is 4 unless set; further arguments go to process_mbhseg.py.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 volumes="${VOLUMES:?set VOLUMES to the folder with train/ and test/}"
 output="${OUTPUT:?set OUTPUT to the folder of the slices}"
 prepare=(process_mbhseg.py -in "$volumes" -out "$output")

@@ -4,7 +4,9 @@
 #   CONFIG=config/aespa.yaml OUTPUT=runs/aespa bash slurm/train.sh -b 32
 # Further arguments go to train.py.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 config="${CONFIG:?set CONFIG to a configuration file, for example config/aespa.yaml}"
 output="${OUTPUT:?set OUTPUT to the run directory}"
 exec "${PYTHON:-python}" -m medshared.launch --name aespa-train --gpus 1 --distributed \

@@ -17,7 +17,9 @@
 # CONFIG names the configuration (default configs/multitask_example.yaml), OUTPUT the run directory: with it, a job that the
 # time limit stopped is queued again and resumes. PYTHON is the interpreter.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 run=(--config "${CONFIG:-configs/multitask_example.yaml}")
 if [[ -n "${OUTPUT:-}" ]]; then run+=(--output "$OUTPUT" --resume); else export MAX_REQUEUES=0; fi
 export SUBMIT="${SUBMIT:-no}"

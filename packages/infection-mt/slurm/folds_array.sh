@@ -4,7 +4,9 @@
 #   CONFIG=configs/multitask_example.yaml OUTPUT=outputs/cv bash slurm/folds_array.sh
 # FOLDS is 5 unless set, SCRIPT train_multitask_cv.py (train_regression_cv.py takes the same flags).
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 config="${CONFIG:?set CONFIG to a configuration file, for example configs/multitask_example.yaml}"
 output="${OUTPUT:?set OUTPUT to the directory of all folds}"
 folds=("${SCRIPT:-train_multitask_cv.py}" --config "$config" --num-folds "${FOLDS:-5}" --output "$output" --resume)

@@ -5,7 +5,9 @@
 #     bash slurm/predict_array.sh --plate-layout mock=a4,b4 moi5=a1,b1
 # SHARDS is 4 unless set; further arguments go to validate_on_run2.py.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 model_dir="${MODEL_DIR:?set MODEL_DIR to the directory of the folds}"
 data_dir="${DATA_DIR:?set DATA_DIR to the folder of stacks}"
 output="${OUTPUT:?set OUTPUT to the directory of the results}"

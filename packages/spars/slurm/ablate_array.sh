@@ -5,7 +5,9 @@
 #   FAMILY=window OUTPUT=runs/windows bash slurm/ablate_array.sh --data_dir data/Task03_Liver
 # CONFIG is config/ablation.yaml unless set; further arguments go to `spars ablate`.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 family="${FAMILY:?set FAMILY to classifier, threshold or window}"
 output="${OUTPUT:?set OUTPUT to the folder of the experiment}"
 case "$family" in

@@ -5,7 +5,9 @@
 #   SCRIPT=best_RL.py CONFIG=config/game.yaml OUTPUT=runs/game bash slurm/train.sh
 # SCRIPT is best_RL.py unless set; further arguments go to it. TASKS, NODES: several processes, for classifiers alone.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 config="${CONFIG:?set CONFIG to a configuration file, for example config/game.yaml}"
 output="${OUTPUT:?set OUTPUT to the run directory}"
 script="${SCRIPT:-best_RL.py}"

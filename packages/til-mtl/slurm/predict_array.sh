@@ -5,7 +5,9 @@
 #     bash slurm/predict_array.sh
 # SHARDS is 8 unless set; further arguments go to TIL_prediction/predict.py.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 checkpoint="${CHECKPOINT:?set CHECKPOINT to the trained network}"
 slides="${SLIDES:?set SLIDES to the folder of slides}"
 output="${OUTPUT:?set OUTPUT to the folder of the results}"

@@ -4,7 +4,9 @@
 #   TIGER=data/tiger OUTPUT=data/tiger-patches bash slurm/prepare_array.sh --all-folds
 # SHARDS is 4 unless set; further arguments go to prepare_tiger.py.
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+home="$(dirname "${BASH_SOURCE[0]}")/.." # of the package; a job of sbatch runs a copy of this file elsewhere
+[[ -f "$home/pyproject.toml" ]] || home="${SLURM_SUBMIT_DIR:?call this from its folder}"
+cd "$home"
 tiger="${TIGER:?set TIGER to the root of the download}"
 output="${OUTPUT:?set OUTPUT to the folder of the patches}"
 exec "${PYTHON:-python}" -m medshared.launch --name til-mtl-prepare --cpus 4 --memory 16G --array "${SHARDS:-4}" \

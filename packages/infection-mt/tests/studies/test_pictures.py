@@ -217,8 +217,6 @@ SHELLS = sorted((ROOT / "slurm").glob("*.sh"))
 
 @pytest.mark.parametrize("path", SHELLS, ids=[path.name for path in SHELLS])
 def test_job_scripts_name_what_is_missing(path, tmp_path):
-    if path.name == "requeue.sh":
-        return
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     done = subprocess.run(["bash", str(path)], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode != 0
@@ -228,9 +226,10 @@ def test_job_scripts_name_what_is_missing(path, tmp_path):
 def test_job_script_runs_in_the_foreground(studio, plate, tmp_path):
     environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     environment |= {"MODEL_DIR": str(studio.fixed), "DATA_DIR": str(plate), "OUTPUT": str(tmp_path / "out")}
+    environment |= {"SUBMIT": "no", "SHARDS": "2"}
     command = [
         "bash",
-        str(ROOT / "slurm" / "predict.sh"),
+        str(ROOT / "slurm" / "predict_array.sh"),
         "--device",
         "cpu",
         "--plate-layout",
@@ -239,30 +238,5 @@ def test_job_script_runs_in_the_foreground(studio, plate, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "exit code 0" in done.stdout
+    assert "task 2 of 2" in done.stderr
     assert (tmp_path / "out" / "run2_predictions.json").exists()
-
-
-@pytest.mark.parametrize(("code", "queued"), [(75, True), (138, True), (1, False), (0, False)])
-def test_a_stopped_job_is_queued_again(tmp_path, code, queued):
-    for name, text in (("python", f"exit {code}"), ("scontrol", 'echo "scontrol $*"')):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHON": "python",
-        "SLURM_JOB_ID": "7",
-    }
-    environment |= {
-        "SLURM_SUBMIT_DIR": str(ROOT),
-        "SLURM_ARRAY_TASK_ID": "1",
-        "FOLDS": "2",
-        "CONFIG": "c",
-        "OUTPUT": "o",
-    }
-    command = ["bash", str(ROOT / "slurm" / "folds_array.sh")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == code
-    assert "--num-folds 2 --fold 1 --output o --resume" in done.stdout
-    assert ("scontrol requeue 7" in done.stdout) == queued
