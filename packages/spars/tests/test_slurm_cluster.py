@@ -43,31 +43,37 @@ def jobs(user, data, tiny_runs) -> dict[str, Any]:
 
     classifier = {
         "SCRIPT": "net_global.py",
-        "CONFIG": write("c", **CLASSIFIER, epochs=25, data_dir=str(data)),
+        "CONFIG": write("c", **CLASSIFIER, epochs=40, data_dir=str(data)),
     }
     weights = {"data_dir": str(tiny_runs.data), "classifier_weights": str(tiny_runs.weights)}
     keys = {**GAME, **weights, "window_size": [6, 6, 4], "iterations": 25}
     game = {"SCRIPT": "best_RL.py", "CONFIG": write("g", **keys)}
-    ablation = {"FAMILY": "classifier", "CONFIG": write("a", classifier={**CLASSIFIER, "epochs": 1}, game={})}
+    keys = {**CLASSIFIER, "epochs": 1}
+    ablation = {
+        "FAMILY": "classifier",
+        "CONFIG": write("a", classifier=keys, game={}),
+        "OUTPUT": "runs/ablation",
+    }
     flags = ["--data_dir", str(data)]
+    ablate = ["slurm/ablate_array.sh", *flags]
+    alone = ["--family", "classifier", "--config", ablation["CONFIG"], "--output", "runs/serial", *flags]
     # The third of five finds a file where its folder should be.
-    (user.home / "runs/broken").mkdir(parents=True)
-    (user.home / "runs/broken/ex3_16in").write_text("no folder")
-    volumes = {"AGENT": tiny_runs.game, "IMAGES": tiny_runs.data / "imagesTr", "SHARDS": 2}
-    predict = ["--classifier_weights", str(tiny_runs.weights), "--device", "cpu"]
+    (user.home / "runs/ablation").mkdir(parents=True)
+    (user.home / "runs/ablation/ex3_16in").write_text("no folder")
+    predict = ["slurm/predict_array.sh", "--classifier_weights", str(tiny_runs.weights), "--device", "cpu"]
+    masks = {"AGENT": tiny_runs.game, "IMAGES": tiny_runs.data / "imagesTr"}
+    masks |= {"OUTPUT": "runs/masks", "SHARDS": 2}
     return {
-        "training": {"classifier": classifier, "game": game},
         "quiet classifier": user.serial("slurm/train.sh", **classifier, OUTPUT="runs/quiet-classifier"),
         "quiet game": user.serial("slurm/train.sh", **game, OUTPUT="runs/quiet-game"),
-        "predict": [
-            user.submit("slurm/predict_array.sh", *predict, **volumes, OUTPUT="runs/masks") for _ in range(2)
-        ],
-        "serial predict": user.serial(
-            "slurm/predict_array.sh", *predict, **volumes, OUTPUT="runs/serial-masks"
-        ),
-        "ablate": user.submit("slurm/ablate_array.sh", *flags, **ablation, OUTPUT="runs/ablation"),
-        "serial ablate": user.serial("slurm/ablate_array.sh", *flags, **ablation, OUTPUT="runs/serial"),
-        "broken": user.submit("slurm/ablate_array.sh", *flags, **ablation, OUTPUT="runs/broken"),
+        "broken": user.submit(*ablate, **ablation),
+        "predict": [user.submit(*predict, **masks) for _ in range(2)],
+        "serial predict": user.serial(*predict, **{**masks, "OUTPUT": "runs/serial-masks", "SHARDS": 1}),
+        "serial ablate": user.python("-m", "spars.cli", "ablate", *alone),
+        "ablate": (ablate, ablation),
+        "game": game,
+        # The last, so that it still runs when the first test looks.
+        "classifier": user.submit("slurm/train.sh", **classifier, OUTPUT="runs/classifier"),
     }
 
 
@@ -76,7 +82,8 @@ def test_a_training_that_is_warned_and_killed_has_the_weights_of_a_quiet_one(
     run, weights, user, jobs, slurm_testing
 ):
     folder = user.home / "runs" / run
-    (job,) = user.submit("slurm/train.sh", **jobs["training"][run], OUTPUT=folder)
+    # A game is over too soon to be submitted with all the rest.
+    (job,) = jobs[run] if run == "classifier" else user.submit("slurm/train.sh", **jobs[run], OUTPUT=folder)
     user.disturb("spars-train", job, folder / "checkpoints/last.pt")
     assert user.wait(job) == {job: "COMPLETED"}, user.logs()
     assert user.codes("spars-train", job) == [75, None, 0]
@@ -96,8 +103,20 @@ def test_two_arrays_over_one_folder_segment_each_volume_once(user, jobs, slurm_t
     assert len(masks[0]) == n
 
 
-def test_an_experiment_as_an_array_equals_the_serial_one(user, jobs, slurm_testing):
-    assert set(user.wait(*jobs["ablate"]).values()) == {"COMPLETED"}, user.logs()
+def test_an_experiment_with_a_failing_script_has_no_table_and_given_again_equals_the_serial_one(
+    user, jobs, slurm_testing
+):
+    array, collecting = jobs["broken"]
+    states = user.wait(array, collecting)
+    expected = {f"{array}_{k}": "FAILED" if k == 2 else "COMPLETED" for k in range(5)}
+    assert states == {**expected, collecting: "FAILED"}, user.logs()
+    told = (user.home / f"slurm_LOG/spars-ablate-collect_{collecting}.err").read_text()
+    assert "task 2: failed with exit code 1" in told
+    assert f"spars-ablate_{array}_2.err" in told
+
+    (user.home / "runs/ablation/ex3_16in").unlink()
+    ablate, ablation = jobs["ablate"]
+    assert set(user.wait(*user.submit(*ablate, **ablation)).values()) == {"COMPLETED"}, user.logs()
     slurm_testing.finished(jobs["serial ablate"])
     tables = [sorted((user.home / "runs" / run).glob("*.csv")) for run in ("ablation", "serial")]
     assert [file.name for file in tables[0]] == [file.name for file in tables[1]] != []
@@ -110,13 +129,3 @@ def without_times(table: Path) -> Any:
 
     found = pd.read_csv(table)
     return found.drop(columns=[name for name in found if "seconds" in name or "memory" in name]).to_csv()
-
-
-def test_one_failing_script_is_named_and_there_is_no_table_of_the_rest(user, jobs):
-    array, collecting = jobs["broken"]
-    states = user.wait(array, collecting)
-    expected = {f"{array}_{k}": "FAILED" if k == 2 else "COMPLETED" for k in range(5)}
-    assert states == {**expected, collecting: "FAILED"}, user.logs()
-    told = (user.home / f"slurm_LOG/spars-ablate-collect_{collecting}.err").read_text()
-    assert "task 2: failed with exit code 1" in told
-    assert f"spars-ablate_{array}_2.err" in told
