@@ -170,4 +170,4 @@ def test_shell_wrapper_passes_flags_and_exit_code(config_file, arguments, code, 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == code
     assert word in done.stdout + done.stderr
-    assert f"exit code {code}" in done.stdout
+    assert f"exit code {code}" in done.stderr

@@ -252,7 +252,8 @@ def test_signals_and_kills_leave_a_run_that_ends_as_if_undisturbed(tiny_settings
         "--output",
         str(tmp_path / "cut"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    # As many as here: sums over another number of threads round otherwise.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for kind in (signal.SIGUSR1, signal.SIGKILL):
         process = subprocess.Popen([*command, "--resume"], env=environment, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60

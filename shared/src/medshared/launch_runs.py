@@ -334,6 +334,7 @@ def run_here(plan: Plan, environment: Mapping[str, str]) -> int:
         command = [interpreter(environment), *plan.task_command(index)]
         logger.info("task %d of %d: %s", index + 1, plan.count, shlex.join(command))
         ending = Worker(command, adapted, WARNING_S).run()
+        logger.info("end, exit code %d", ending.exit_code)
         if ending.is_resumable or ending.warned or ending.terminated:
             return ending.exit_code or STOPPED
         if ending.exit_code:
