@@ -21,6 +21,7 @@ from advmil.prepare.options import STEPS
 from advmil.prepare.pipeline import Preparation, run
 from advmil.prepare.process_list import SlideParameters
 from medshared.bags import read_bag, read_coordinates
+from medshared.command_line import STOPPED
 from medshared.leases import Shard
 from medshared.slides import CLAM_PRESETS, ClamSegmentation
 
@@ -380,12 +381,12 @@ def test_killed_run_is_continued(put, plan, tmp_path: Path):
 
 
 def test_two_runs_share_the_work(put, plan):
-    """Side by side on one folder: each slide is done by one of them, and both end well."""
+    """Side by side on one folder: each slide is done by one of them, and who ends while the other works says so."""
     put(**{f"s{i}": ("tissue", "other")[i % 2] for i in range(6)})
     p = plan(steps=("segment", "patch", "regions"))
     jobs = [start(command(p)) for _ in range(2)]
     said = [job.communicate(timeout=100) for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], said
+    assert sorted(job.returncode for job in jobs) in ([0, 0], [0, STOPPED]), said
     assert len(list((p.small_tiles / "patches").glob("*.h5"))) == 6
     outcomes, _ = run(p)
     assert set(words(outcomes).values()) == {"skipped"}
