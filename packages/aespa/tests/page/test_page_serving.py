@@ -262,9 +262,11 @@ def test_views_opacity_and_suggestions(tab):
         ("agreement", "share of raters"),
         ("mask", "click inside"),
     ):
-        with tab.answered():
-            tab.page.locator("#view label", has_text=view).click()
-        assert told in tab.page.inner_text("#legend")
+        tab.page.locator("#view label", has_text=view).click()
+        # The next answer may be that of the proposals, which come a moment after the picture.
+        tab.page.wait_for_function(
+            "told => document.querySelector('#legend').innerText.includes(told)", arg=told
+        )
     tab.page.locator("#opacity input[type=number]").fill("1")
     tab.page.locator("#opacity input[type=number]").press("Enter")
     tab.page.wait_for_function(
