@@ -130,6 +130,8 @@ def draw_figures(
     for name, draw in drawers.items():
         try:
             drawn[name] = save_figure(draw(), run.folder / "figures" / f"{name}.png")
+        except OSError:  # a full disk is no fault of the figure's
+            raise
         except Exception:
             logger.exception("figure %s could not be drawn", name)
     return drawn
