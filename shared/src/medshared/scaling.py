@@ -148,16 +148,22 @@ def _tail(work: Work, workers: int, shards: int, item_s: float) -> float:
     if workers == 1:
         return 0.0
     share = work.items / shards  # items a job
-    if shards > workers:
-        return item_s * (share / 2 + work.spread * math.sqrt(max(share, 1.0)))
-    share = math.ceil(share)  # items cannot be cut
+    dealt = _longest(work, workers) - work.items / workers
+    if shards <= workers:
+        return item_s * max(0.0, dealt)
+    rounds = math.ceil(shards / workers) * share - work.items / workers  # jobs cannot be cut
+    return item_s * max(0.0, min(rounds + dealt, share / 2 + work.spread * math.sqrt(max(share, 1.0))))
+
+
+def _longest(work: Work, workers: int) -> float:
+    """Return how many mean items the worker with the most has to do, where all are dealt out at the beginning."""
+    share = math.ceil(work.items / workers)  # items cannot be cut
     jobs = min(workers, math.ceil(work.items / share))
     variance = math.log1p(work.spread**2 / share)
     largest = (
         NormalDist().inv_cdf(0.5264 ** (1 / jobs)) if jobs > 1 else 0.0
     )  # of so many normal deviates, on average
-    longest = share * math.exp(math.sqrt(variance) * largest - variance / 2)
-    return item_s * max(0.0, longest - work.items / workers)
+    return share * math.exp(math.sqrt(variance) * largest - variance / 2)
 
 
 # ------------------------------------------------------------------ simulation
