@@ -175,6 +175,41 @@ def test_a_killed_job_leaves_nothing_half_written(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "a.txt.done.json"]
 
 
+def test_a_job_that_inherits_an_item_clears_every_folder_it_writes_into(tmp_path: Path):
+    """The other job was killed after this one had looked into the folder."""
+    further = tmp_path / "patches"
+
+    def work(output: Path) -> str:
+        write_text(further / f"{output.stem}.txt", "whole")
+        write_text(output, "whole")
+        return ""
+
+    def task(name: str) -> Task:
+        return Task(name, tmp_path / f"{name}.json", dict, partial(work, tmp_path / f"{name}.json"))
+
+    assert attempt("step", task("a")).status == "done"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_BESIDE, str(tmp_path)], capture_output=True, text=True
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert [path.suffix for path in further.iterdir() if path.name.startswith(".")] == [".tmp"]
+    assert attempt("step", task("b")).status == "done"
+    assert sorted(path.name for path in further.iterdir()) == ["a.txt", "b.txt"]
+
+
+KILLED_BESIDE = """
+import os, signal, sys
+from pathlib import Path
+from medshared.batch import Task, attempt
+from medshared.files import atomic_open
+output = Path(sys.argv[1]) / "b.json"
+def work():
+    with atomic_open(output.parent / "patches" / "b.txt", "w") as handle:
+        handle.write("half")
+        handle.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+attempt("step", Task("b", output, dict, work))
+"""
 TOGETHER = """
 import sys, time
 from pathlib import Path

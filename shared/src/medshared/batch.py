@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medshared.command_line import STOPPED
-from medshared.files import remove_remains, write_json
+from medshared.files import look_for_remains_again, remove_remains, write_json
 from medshared.leases import (
     Shard,
     acquire_lease,
@@ -210,6 +210,7 @@ def attempt(
             if lease is None:
                 return outcome("busy", _HELD)
             if lease.inherited:
+                look_for_remains_again()
                 for remains in chain.from_iterable(map(remove_remains, task.files)):
                     logger.info("%s: removed, left by a job that was killed", remains)
             message = task.work()

@@ -168,6 +168,11 @@ def _sweep(folder: Path) -> None:
                     os.unlink(entry)  # noqa: PTH108
 
 
+def look_for_remains_again() -> None:
+    """Let the next write into each folder remove what killed writers left there: one was killed meanwhile."""
+    _swept.clear()
+
+
 def _is_abandoned(entry: os.DirEntry[str], machine: str, pid: int) -> bool:
     if machine == _machine() and os.name != "nt":  # os.kill would end the process there
         try:
