@@ -248,6 +248,11 @@ class SelfPlay:
                 raise RunInterruptedError(
                     f"stopped by {stop.name} after iteration {self.iteration}; --resume continues"
                 )
+        # A run that was killed between its last checkpoint and the curve has no iteration left.
+        self._write_curve()
+
+    def _write_curve(self) -> None:
+        write_table(self.run.path / "curve.csv", self.run.metrics_rows)
 
     def _iterate(self) -> dict[str, Any]:
         started = time.perf_counter()
@@ -328,7 +333,7 @@ class SelfPlay:
                 "boards": self.boards,
             },
         )
-        write_table(self.run.path / "curve.csv", self.run.metrics_rows)
+        self._write_curve()
 
     def restore(self) -> None:
         """Go on from ``last.pt``: afterwards every number is what the uninterrupted run would have had.
