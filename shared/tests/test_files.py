@@ -350,3 +350,19 @@ def test_two_that_give_the_same_name_at_once_leave_nothing(
     monkeypatch.setattr(Path, "hardlink_to", link_and_lose)
     assert files.link_or_copy(source, target).samefile(source)
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="left out: /proc tells the state of a process on Linux alone"
+)
+def test_what_a_killed_writer_left_goes_while_its_parent_has_not_asked(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from medshared.files import atomic_open\n"
+        "with atomic_open(sys.argv[1]) as handle: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")])
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+    files.write_text(tmp_path / "b", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    killed.wait()

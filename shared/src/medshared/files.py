@@ -181,6 +181,9 @@ def _is_abandoned(entry: os.DirEntry[str], machine: str, pid: int) -> bool:
             return True
         except (PermissionError, OverflowError):
             return False
+        with contextlib.suppress(OSError, IndexError):
+            # Dead as well, and only not yet collected by its parent. The name, in parentheses, may hold spaces.
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
         return False
     try:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_S
