@@ -31,6 +31,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from medshared.liveness import has_ended
+
 _LONGEST_NAME = 120  # bytes of the target's name kept in the temporary name (file systems allow 255)
 _TEMPORARY = ".{}.{}.tmp"
 _WRITER = re.compile(r"([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.tmp")
@@ -174,17 +176,8 @@ def look_for_remains_again() -> None:
 
 
 def _is_abandoned(entry: os.DirEntry[str], machine: str, pid: int) -> bool:
-    if machine == _machine() and os.name != "nt":  # os.kill would end the process there
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except (PermissionError, OverflowError):
-            return False
-        with contextlib.suppress(OSError, IndexError):
-            # Dead as well, and only not yet collected by its parent. The name, in parentheses, may hold spaces.
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-        return False
+    if machine == _machine():
+        return has_ended(pid)
     try:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_S
     except FileNotFoundError:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from medshared.files import sha256_file, to_plain, write_error, write_json
+from medshared.liveness import has_ended, process_birth
 
 try:
     import fcntl
@@ -256,35 +257,12 @@ def _why_dead(handle: Any, content: bytes, stale_after_s: float) -> str | None:
         return "the host was restarted"
     if owner.get("namespace") != me["namespace"]:
         return None  # another container of the same name numbers its processes anew
-    if not _exists(pid):
+    if has_ended(pid):
         return "the process is gone"
-    state, born = _process_state(pid)
-    if state == "Z":
-        return "the process was killed"  # and its parent, such as a container's first process, does not ask
+    born = process_birth(pid)
     if owner.get("birth") and born and owner["birth"] != born:
         return "the process is gone and its number belongs to another one"
     return None
-
-
-def _exists(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # os.kill would end the process there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _process_state(pid: int) -> tuple[str, str]:
-    """Return the state of a process and its start in ticks since boot; empty where the system does not tell."""
-    with contextlib.suppress(OSError, IndexError):
-        # The command's name, in parentheses, may hold spaces itself.
-        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return found[0], found[19]
-    return "", ""
 
 
 def _identity() -> dict[str, Any]:
@@ -298,7 +276,7 @@ def _identity() -> dict[str, Any]:
 
 def _content(ticket: str) -> bytes:
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    owner = {**_identity(), "birth": _process_state(os.getpid())[1], "started": started, "ticket": ticket}
+    owner = {**_identity(), "birth": process_birth(os.getpid()), "started": started, "ticket": ticket}
     return (json.dumps(owner) + "\n").encode()
 
 

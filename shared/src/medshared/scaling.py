@@ -235,7 +235,7 @@ class _Cohort:
         self.work, self.storage, self.stale_s = work, storage, stale_s
         self.rng = np.random.default_rng(seed)
         self.sizes = _sizes(work, self.rng)
-        self.queue = deque((shard, 0) for shard in range(shards))
+        self.queue = deque(range(shards))
         self.shards, self.death_rate = shards, deaths_per_hour / 3600
         self.bytes, self.requests = _Server(), _Server()
         self.locks: dict[int, _Lock] = {}
@@ -315,14 +315,14 @@ class _Cohort:
 
     def worker(self, worker: int) -> Generator[float]:
         while self.queue:
-            shard, again = self.queue.popleft()
+            shard = self.queue.popleft()
             try:
                 yield from self.job(worker, shard)
             except _KilledError:
                 # The array task is queued again and may be started on any machine.
                 self.deaths += 1
                 self.lives[worker] += 1
-                self.queue.append((shard, again + 1))
+                self.queue.append(shard)
 
 
 def _sizes(work: Work, rng: np.random.Generator) -> np.ndarray:
@@ -363,12 +363,11 @@ def simulate(
         )
     cohort = _Cohort(work, storage, workers, shards, deaths_per_hour, stale_s, seed)
     running = {w: cohort.worker(w) for w in range(workers)}
-    events: list[tuple[float, int, int]] = [(0.0, w, 0) for w in range(workers)]
+    events = [(0.0, w) for w in range(workers)]  # each worker has one to come
     dies_at = [_exponential(cohort) for _ in range(workers)]
-    count = workers
     end = 0.0
     while events:
-        cohort.now, worker, _ = heapq.heappop(events)
+        cohort.now, worker = heapq.heappop(events)
         try:
             if cohort.now >= dies_at[worker]:
                 cohort.now = dies_at[worker]
@@ -380,12 +379,10 @@ def simulate(
             end = max(end, cohort.now)
             if cohort.queue:  # a job that was queued again finds this worker
                 running[worker] = cohort.worker(worker)
-                heapq.heappush(events, (cohort.now, worker, count))
-                count += 1
+                heapq.heappush(events, (cohort.now, worker))
             continue
         # A worker that dies before its step is over is told at that moment.
-        heapq.heappush(events, (min(at, max(dies_at[worker], cohort.now)), worker, count))
-        count += 1
+        heapq.heappush(events, (min(at, max(dies_at[worker], cohort.now)), worker))
     times = np.sort(cohort.finished)
     low, high = len(times) // 10, len(times) * 9 // 10
     steady = (
